@@ -69,7 +69,7 @@ def training_display(
     if console.can_draw():
         from plifctl.cli.panel import Panel
 
-        panel = Panel(spec.title, run.name, spec.train, rows)
+        panel = Panel(spec.title, run.name, spec.train, rows, run.config().protocol)
         with console.live(panel) as draw:
             yield _PanelDisplay(panel, draw)
     else:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from plifctl.cli import console
 from plifctl.cli.sparkline import sparkline
+from plifctl.config.choices import Protocol
 from plifctl.config.training import TrainSpec
 from plifctl.runs import StepProgress, best_row
 from plifctl.runs.metrics import layers_of
@@ -23,18 +24,12 @@ from plifctl.units import format_duration
 _ACCURACIES = (("train", "train_accuracy"), ("val", "validation_accuracy"), ("test", "test_accuracy"))
 
 
-def rate_text(rate: float | None) -> str:
-    """Returns a firing rate as a cell of a table; empty if it was not counted."""
-    return "" if rate is None else f"{rate:.4f}"
-
-
 def epoch_line(row: dict[str, Any], epochs: int) -> str:
     """Returns an epoch as one line, for output without a terminal."""
     parts = [f"epoch {row['epoch']}/{epochs}", f"loss {row['loss']:.4f}"]
     parts += [f"{name} {100 * row[key]:.2f} %" for name, key in _ACCURACIES if row[key] is not None]
     parts.append("τ " + " ".join(f"{tau:.2f}" for tau in row["tau"]))
-    if known := [f"{rate:.3f}" for rate in row["firing_rate"] if rate is not None]:
-        parts.append(f"firing rate {' '.join(known)}")
+    parts.append("firing rate " + " ".join(f"{rate:.3f}" for rate in row["firing_rate"]))
     parts.append(f"{row['seconds']:.1f} s")
     return "  ".join(parts)
 
@@ -47,13 +42,16 @@ class Panel:
         run: Id of the run.
         train: Its training.
         rows: Rows of ``metrics.jsonl`` so far.
+        protocol: Protocol of the run; C has no best epoch.
 
     Attributes:
         progress: Current step; None between epochs.
     """
 
-    def __init__(self, title: str, run: str, train: TrainSpec, rows: Sequence[dict[str, Any]]) -> None:
-        self.title, self.run, self.train = title, run, train
+    def __init__(
+        self, title: str, run: str, train: TrainSpec, rows: Sequence[dict[str, Any]], protocol: Protocol = "A"
+    ) -> None:
+        self.title, self.run, self.train, self.protocol = title, run, train, protocol
         self.rows = list(rows)
         self.progress: StepProgress | None = None
 
@@ -64,7 +62,7 @@ class Panel:
             layers = self._layers(width, most=max(3, height - 10))
             room = height - len(parts) - layers.row_count - 6  # headings, blank lines, best, and the line of the shell
             parts += ["", layers, "", self._epochs(max(1, min(5, room)))]
-            parts += [_line(f"best: {self._best()}", "bold")]
+            parts += [_line(f"best: {self._best()}", "bold")] if self.protocol != "C" else []
         yield Group(*parts)
 
     def _now(self, width: int) -> list[RenderableType]:
@@ -109,7 +107,7 @@ class Panel:
             taus = [row["tau"][index] for row in self.rows]
             change = f"{taus[-1] - taus[-2]:+.3f}" if before is not None else ""
             weights, own = norms.get(name, (None, None))
-            cells = [name, f"{taus[-1]:.3f}", change, sparkline(taus, history), rate_text(last["firing_rate"][index])]
+            cells = [name, f"{taus[-1]:.3f}", change, sparkline(taus, history), f"{last['firing_rate'][index]:.4f}"]
             cells += [_short(weights), _short(own)] if wide else [_short(weights)]
             table.add_row(*cells)
         if len(names) > most:

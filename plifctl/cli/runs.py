@@ -230,7 +230,6 @@ def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str
 
 
 def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
-    from plifctl.cli.panel import rate_text
     from plifctl.cli.sparkline import sparkline
     from plifctl.runs.metrics import layers_of
 
@@ -242,7 +241,7 @@ def _print_layers(rows: Sequence[dict[str, Any]], width: int) -> None:
             name,
             f"{last['tau'][index]:.3f}",
             sparkline([row["tau"][index] for row in rows], min(40, width)),
-            rate_text(last["firing_rate"][index]),
+            f"{last['firing_rate'][index]:.4f}",
         )
         for index, name in enumerate(layers_of(last))
     ]

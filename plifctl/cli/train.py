@@ -109,8 +109,8 @@ Example: plifctl validate gesture-plif --epochs 64
 
 _REFIT = """Train on all samples but the test samples, and test once, after the last epoch (accuracy C).
 
-For settings that validate has chosen, the number of epochs included: nothing is chosen any more. If the experiment
-validates on samples of its own, they are trained on as well.
+For settings that validate has chosen, the number of epochs included: nothing is chosen any more. Validation samples
+of the data set are trained on as well.
 Ctrl-C, SIGTERM or a closed terminal stops it after writing a checkpoint; --resume continues from there (on the CPU
 bit for bit).
 

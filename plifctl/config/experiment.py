@@ -151,22 +151,22 @@ class Experiment:
         return tuple(filter(is_modification, self.overrides))
 
     def for_protocol(self, protocol: Protocol) -> Experiment:
-        """Returns the experiment as a protocol runs it; a T among the overrides holds for all protocols.
-
-        Raises:
-            UsageError: ``train.early_stop`` is set, and the protocol evaluates the last epoch only.
-        """
-        patience = self.spec.train.early_stop
-        if protocol == "C" and patience is not None:
-            raise UsageError(
-                f"train.early_stop={patience}: protocol C evaluates the last epoch only: nothing stops it earlier",
-                hint="--set train.early_stop=null --epochs N, the N that validation chose",
-            )
+        """Returns the experiment as a protocol runs it; a T among the overrides holds for all protocols."""
         if self._sets_only_T:
             return self
         spec = self.spec.for_protocol(protocol)
         origins = {**self.origins, "T": self.origins["validation.T"]} if spec.T != self.spec.T else self.origins
         return replace(self, spec=spec, origins=origins)
+
+    def check_protocol(self, protocol: Protocol) -> None:
+        """Raises UsageError if a protocol cannot train the experiment."""
+        patience = self.spec.train.early_stop
+        if protocol == "C" and patience is not None:
+            raise UsageError(
+                f"{self.spec.name}: train.early_stop={patience}, but protocol C tests the last epoch only: nothing "
+                "stops it earlier",
+                hint="--set train.early_stop=null --epochs N, the N that validation chose",
+            )
 
     @property
     def _sets_only_T(self) -> bool:  # noqa: N802

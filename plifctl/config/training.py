@@ -134,6 +134,10 @@ class TrainSpec(Spec):
         """Returns the number of samples in these batches."""
         return min(samples, self.steps_per_epoch(samples) * self.batch_size)
 
+    def observed_samples(self, samples: int) -> int:
+        """Returns the number of training samples on which firing rates are counted if an epoch is not evaluated."""
+        return min(samples, 8 * self.batch_size)
+
     def evaluation_steps(self, samples: int) -> int:
         """Returns the number of batches in an evaluation, which leaves no sample out."""
         return -(-samples // self.batch_size)

@@ -123,7 +123,9 @@ def training_operations(
         evaluated = spec.train.samples_per_epoch(validation) if as_training else validation
     if protocol == "A" or (protocol == "B" and spec.validation.test == "every-epoch"):
         evaluated += test
-    evaluated = test if protocol == "C" else epochs * evaluated
+    evaluated *= epochs
+    if protocol == "C":
+        evaluated = test + (epochs - 1) * spec.train.observed_samples(train)
     return 2 * (epochs * spec.train.samples_per_epoch(train) * cost.macs + evaluated * cost.forward_macs)
 
 

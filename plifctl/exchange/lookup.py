@@ -61,8 +61,10 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":
         return path  # a finished run always has its checkpoints; if one was deleted, loading says so
+    last_epoch = which == "best" and run.config().protocol == "C"
     raise CheckpointError(
-        f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the first epoch",
+        f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the "
+        + ("last epoch: --checkpoint last is that of the latest" if last_epoch else "first epoch"),
         hint=f"plifctl watch {run_argument(run.path)}" if status == "running" else run.resume_command(),
     )
 

@@ -382,7 +382,7 @@ class _ObservedRecorder(RunRecorder):
     def __init__(self, run: Run, spec: ExperimentSpec, observer: TrainObserver) -> None:
         super().__init__(run, spec)
         self._observer = observer
-        self._rates_checked = False  # by this process
+        self._first_epoch = True  # of this process
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         super().on_step(epoch, step, steps, loss, part)
@@ -391,9 +391,9 @@ class _ObservedRecorder(RunRecorder):
 
     def on_epoch(self, row: EpochRow) -> None:
         super().on_epoch(row)
-        rates = {name: rate for name, rate in zip(row.layers, row.firing_rate, strict=True) if rate is not None}
-        if rates and not self._rates_checked:
-            self._rates_checked = True
+        if self._first_epoch:
+            self._first_epoch = False
+            rates = dict(zip(row.layers, row.firing_rate, strict=True))
             for warning in describe_extreme_rates(rates, self.spec.network, self.spec.neuron):
                 _log.warning("after epoch %d: %s", row.epoch, warning)
 

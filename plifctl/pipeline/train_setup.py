@@ -110,6 +110,7 @@ def _new_experiment(options: TrainOptions, runs_dir: Path) -> tuple[Experiment, 
             f"{resolved.spec.name} begins with the weights of digest {wanted[:12]} (train.weights); {other}",
             hint="--weights RUN or FILE names them; --set train.weights=null begins with drawn ones",
         )
+    resolved.check_protocol(options.protocol)
     return resolved.for_protocol(options.protocol), start
 
 

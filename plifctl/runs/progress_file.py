@@ -42,7 +42,7 @@ class StepProgress:
 
     Attributes:
         epoch: From 1.
-        part: ``train``, ``validate`` or ``test``.
+        part: ``train``, ``validate``, ``test`` or ``observe``.
         step: Batches of the part done so far.
         steps: Batches of the part in all.
         loss: Loss of the last batch; None if it has none.

@@ -80,8 +80,6 @@ def expand(spec: SweepSpec) -> list[Member]:
     for seed, (name, protocol), point, fold in itertools.product(seeds, pairs, itertools.product(*axes), folds):
         member = _member(spec, name, protocol, dict(point), seed, fold, registry)
         found.setdefault(member.name, member)  # two tables may share a run, and two texts mean one value
-    if not found:
-        raise UsageError(f"no run follows protocol {' or '.join(spec.protocols)}", hint="omit --protocol")
     return list(found.values())
 
 
@@ -94,6 +92,12 @@ def _pairs(spec: SweepSpec, registry: Registry) -> Iterator[tuple[str, Protocol]
         if not asked:
             raise UsageError(f"table {table.name}: no experiment fills it", hint="e.g. --table 4")
         found |= dict.fromkeys(asked)
+    absent = [protocol for protocol in spec.protocols if protocol not in {asked for _, asked in found}]
+    if absent and not spec.experiments:
+        raise UsageError(
+            f"protocol {' and '.join(absent)}: no cell of table {', '.join(spec.tables)} is of it",
+            hint=f"omit it, or name the experiments: plifctl sweep run EXPERIMENT … --protocol {','.join(absent)}",
+        )
     for experiment, protocol in found:
         if not spec.protocols or protocol in spec.protocols:
             yield experiment, protocol
@@ -125,6 +129,7 @@ def _member(
     needed = _without_defaults(overrides, load(()).spec, experiment.spec)
     if needed != overrides and (shorter := load(needed)).spec == experiment.spec:
         overrides, experiment = needed, shorter
+    experiment.check_protocol(protocol)
     file = file_of(name, registry.experiments())
     values = {**point, "fold": fold} if fold is not None else point
     path = None if file is None else file.absolute()

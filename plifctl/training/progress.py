@@ -25,8 +25,8 @@ class EpochRow:
 
     Attributes:
         tau: Time constant of each spiking layer; the mean where it has several.
-        firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model; None where the epoch
-            is not evaluated.
+        firing_rate: Firing rate of each spiking layer, in the evaluation that selects the model; of an epoch that is
+            not evaluated (protocol C), on some training samples.
         seconds: Duration of training and evaluation.
         cpu_seconds: Processor time of both, of all threads of the process, summed over ranks; None if a part of it is
             unknown.
@@ -48,7 +48,7 @@ class EpochRow:
     test_accuracy: float | None
     lr: float
     tau: list[float]
-    firing_rate: list[float | None]
+    firing_rate: list[float]
     seconds: float
     samples_per_second: float
     layers: list[str] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Recorder(Protocol):
     """Receives the progress of a training, stores its states, and can stop it. Called in the training's thread."""
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Called after each batch; ``part`` is ``train``, ``validate`` or ``test``."""
+        """Called after each batch; ``part`` is ``train``, ``validate``, ``test`` or ``observe``."""
 
     def on_epoch(self, row: EpochRow) -> None:
         """Called after each epoch, evaluation included, before its states are saved."""

@@ -1,7 +1,8 @@
 """Rows of a cache for training, validation and test.
 
 First the test samples are chosen (:class:`~plifctl.config.split.SplitSpec`), then, in protocol B, the validation
-samples among the others. Protocol A trains on all others; B (supplement G) keeps a part of each class for validation.
+samples among the others. Protocol A trains on all others but the validation samples of the data set; B (supplement G)
+keeps a part of each class for validation; C trains on all samples that are not tested on.
 Rows are int64 and ascending. Everything depends on labels, ids, groups and seeds alone: what is random is the order of
 samples by a hash of seed and id.
 """
@@ -106,8 +107,7 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     """Returns the rows that an experiment trains, validates and tests on.
 
     Args:
-        protocol: A and C, without validation, or B. In C the validation samples of the data set are trained on, if
-            B validates on them.
+        protocol: A and C, without validation, or B. In C the validation samples of the data set are trained on.
         spec: The experiment: ``split``, ``validation``, ``train.subset`` (the part of each class of training,
             validation and test samples that is used, the first ones by id) and the classes.
         samples: The samples of its cache.
@@ -120,13 +120,13 @@ def make_split(protocol: Protocol, spec: ExperimentSpec, samples: Samples) -> Sp
     """
     groups = _groups(spec.split, samples)
     train, test = _choose_test(spec, samples, groups)
+    if protocol == "C":
+        train = np.setdiff1d(np.arange(len(samples.labels)), test)
     subset = spec.train.subset
     train, test = (_first_of_each_class(rows, samples.labels, subset) for rows in (train, test))
     validation = _rows([])
     if protocol == "B":
         train, validation = _choose_validation(spec, samples, groups, train)
-    elif protocol == "C" and spec.validation.method == "official":
-        train = np.sort(np.concatenate(_choose_validation(spec, samples, groups, train)))
     split = Split(train, validation, test)
     _check_parts(protocol, spec, split)
     named: dict[str, list[str]] = {}
@@ -240,7 +240,7 @@ def _notes(protocol: Protocol, spec: ExperimentSpec, samples: Samples, split: Sp
             continue  # what the data set, or the paper's rule, says
         notes += [f"class {name} has no {part} sample" for label, name in enumerate(classes) if label not in present]
     unused = samples.is_validation.any() and spec.split.method == "official"
-    if unused and protocol != "A" and spec.validation.method != "official":
+    if unused and protocol == "B" and spec.validation.method != "official":
         notes.append(
             f"{int(samples.is_validation.sum())} validation samples of the data set are not used: "
             "validation.method=official would"

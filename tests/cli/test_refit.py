@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+import plifctl
 from plifctl.runs import Run
 
 Plifctl = Callable[..., Any]
-FIRING = ("--set", "train.batch_size=11", "--set", "T=4", "--set", "neuron.v_threshold=0.03")
+OVERRIDES = ("train.batch_size=11", "T=4", "neuron.v_threshold=0.03")
+FIRING = tuple(part for text in OVERRIDES for part in ("--set", text))
 
 
 def test_refit_tests_the_last_epoch_once_and_its_run_is_like_any_other(prepared: Plifctl, places: Path) -> None:
@@ -24,7 +26,7 @@ def test_refit_tests_the_last_epoch_once_and_its_run_is_like_any_other(prepared:
     )
     assert [row["validation_accuracy"] for row in rows] == [None, None]
     assert [row["test_accuracy"] for row in rows] == [None, record.accuracy]
-    assert [set(row["firing_rate"]) == {None} for row in rows] == [True, False]
+    assert all(any(row["firing_rate"]) for row in rows)
     assert (record.protocol, record.best_epoch, record.validation_accuracy) == ("C", 2, None)
     assert record.data is not None
     assert (record.data.train, record.data.validation) == (len(run.split()["train"]), 0)
@@ -52,15 +54,42 @@ def test_refit_that_was_tested_is_not_trained_longer(prepared: Plifctl, places: 
 
 def test_refit_refuses_to_stop_early_before_anything_is_created(prepared: Plifctl, places: Path) -> None:
     result = prepared("refit", "demo", *FIRING, "--set", "train.early_stop=2")
-    assert (result.code, "train.early_stop=2: protocol C evaluates the last epoch only" in result.err) == (2, True)
+    assert (result.code, "train.early_stop=2, but protocol C tests the last epoch only" in result.err) == (2, True)
     planned = prepared("sweep", "run", "demo", "--protocol", "C", "--set", "train.early_stop=2", "--name", "s")
-    assert (planned.code, "train.early_stop=2: protocol C" in planned.err) == (2, True)
+    assert (planned.code, "train.early_stop=2, but protocol C" in planned.err) == (2, True)
     assert not list((places / "runs").glob("*/config.yaml"))
 
 
+def test_experiment_that_stops_early_is_refitted_without_and_its_runs_are_reported(
+    prepared: Plifctl, places: Path
+) -> None:
+    text = "like: demo\ntrain:\n  optimizer: adam\n"
+    (places / "mine.yaml").write_text(text)
+    remedy = ("--set", "train.early_stop=null", *FIRING, "--epochs", 1)
+    assert prepared("refit", places / "mine.yaml", *remedy, "--name", "c").code == 0
+    (places / "mine.yaml").write_text(text.replace("train:\n", "train:\n  early_stop: 5\n", 1))
+    assert "but protocol C" in prepared("refit", places / "mine.yaml", "--dry-run").err
+    assert prepared("refit", places / "mine.yaml", *remedy, "--dry-run").code == 0
+    assert prepared("sweep", "run", places / "mine.yaml", "--protocol", "C", *remedy, "--dry-run").code == 0
+    table = prepared("report", "--table", "runs", "--include-modified", "--format", "csv")
+    assert (table.code, ",C," in table.out) == (0, True)
+    assert prepared("runs", "show", "c").code == 0
+
+
+def test_run_that_is_not_tested_yet_names_its_last_checkpoint(prepared: Plifctl, places: Path) -> None:
+    def stop(row: dict[str, Any]) -> bool:
+        return False
+
+    run = plifctl.refit("demo", overrides=OVERRIDES, epochs=2, name="c", on_epoch=stop)
+    assert run.status() == "stopped"
+    result = prepared("eval", "c")
+    assert result.code != 0
+    assert "no best checkpoint yet; the first one is written after the last epoch: --checkpoint last" in result.err
+    assert prepared("eval", "c", "--checkpoint", "last").code == 0
+
+
 def test_sweep_of_protocol_c_is_reported_beside_the_others(prepared: Plifctl, places: Path) -> None:
-    shared = ("--set", "train.batch_size=11", "--set", "T=4", "--set", "neuron.v_threshold=0.03", "--epochs", "1")
-    swept = prepared("sweep", "run", "demo", "--protocol", "A,C", *shared, "--name", "both")
+    swept = prepared("sweep", "run", "demo", "--protocol", "A,C", *FIRING, "--epochs", 1, "--name", "both")
     assert swept.code == 0
     names = sorted(path.parent.name for path in (places / "runs").glob("*/config.yaml"))
     assert ["-C-" in name for name in names] == [True, False]

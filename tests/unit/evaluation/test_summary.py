@@ -145,7 +145,10 @@ def test_training_operations_of_a_small_network_are_those_counted_by_hand() -> N
     counts = {"train": 10, "validation": 6, "test": 5}
     # two whole batches; every epoch is tested
     assert training_operations(spec, "A", 3, **(counts | {"validation": 0})) == 3 * 2 * (8 * step + 5 * forward)
-    assert training_operations(spec, "C", 3, **(counts | {"validation": 0})) == 2 * (3 * 8 * step + 5 * forward)
+    # C counts the firing rates of the first two epochs on the training samples, which are fewer than 8 batches
+    observed = 2 * 10 * forward
+    whole = 2 * (3 * 8 * step + observed + 5 * forward)
+    assert training_operations(spec, "C", 3, **(counts | {"validation": 0})) == whole
     assert spec.validation.test == "once"
     assert training_operations(spec, "B", 3, **counts) == 3 * 2 * (8 * step + 6 * forward)
     shuffled = spec.validation.model_copy(update={"loader": "as-training", "test": "every-epoch"})

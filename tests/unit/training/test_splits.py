@@ -249,12 +249,12 @@ def test_split_official_validates_on_the_samples_of_the_data_set() -> None:
     split = make_split("B", spec_of(2, validation={"method": "official"}), rows)
     assert (split.train.tolist(), split.validation.tolist()) == ([0, 1, 2, 4, 5, 6], [3, 7])
     assert make_split("A", spec_of(2), rows).train.tolist() == [0, 1, 2, 4, 5, 6]
-    of_c = make_split("C", spec_of(2, validation={"method": "official"}), rows)
-    assert (of_c.train.tolist(), of_c.validation.tolist()) == ([0, 1, 2, 3, 4, 5, 6, 7], [])
-    assert of_c.test.tolist() == split.test.tolist()
-    without = make_split("C", spec_of(2), rows)
-    assert without.train.tolist() == [0, 1, 2, 4, 5, 6]
-    assert "2 validation samples of the data set are not used" in without.notes[0]
+    for method in ("official", "in-order", "share"):
+        of_c = make_split("C", spec_of(2, validation={"method": method}), rows)
+        assert (of_c.train.tolist(), of_c.validation.tolist()) == ([0, 1, 2, 3, 4, 5, 6, 7], [])
+        assert (of_c.test.tolist(), of_c.notes) == (split.test.tolist(), ())
+    folds = make_split("C", spec_of(2, method="folds", folds=2, fold=1, validation={"method": "official"}), rows)
+    assert sorted([*folds.train, *folds.test]) == list(range(len(rows.labels)))
     in_order = make_split("B", spec_of(2), rows)
     assert len(in_order.notes) == 1
     assert "2 validation samples of the data set are not used" in in_order.notes[0]
