@@ -137,7 +137,7 @@ def print_folder(found: InspectedFolder) -> None:
     if archive := next((one.name for one in facts.others if one.format == "a zip archive"), None):
         console.emit(f"  hint: plifctl data inspect {shlex.quote(str(found.path / archive))}")
     if found.prepare:
-        console.emit(f"These are the files of a published data set: {found.prepare}")
+        console.emit(f"These are the files of a data set of the registry: {found.prepare}")
     if found.out is not None:
         console.emit(f"written: {found.out}")
 

@@ -46,9 +46,9 @@ def prepare(
 ) -> None:
     """Frame raw recordings into a cache.
 
-    Training and evaluation read the cache only. Event data sets need --T. Raw files are searched in --raw, in
-    PLIFCTL_RAW_DIR and where systems keep data sets; missing ones are downloaded to the first of these, or into the
-    cache directory.
+    Training and evaluation read the cache only. Event data sets need --T. Raw files are searched in --raw alone, if it
+    is given, else in PLIFCTL_RAW_DIR, where systems keep data sets, and beside the caches. Missing ones are downloaded
+    to --raw, to PLIFCTL_RAW_DIR, or beside the caches.
 
     Example: plifctl prepare gesture --T 20 --raw ~/DvsGesture
     """

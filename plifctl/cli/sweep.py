@@ -280,7 +280,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
     """Show the status of a sweep.
 
     On a terminal the table is live until all runs have ended; Ctrl-C stops watching, not the runs. The authors'
-    accuracy is the best of their run of the experiment up to the same epoch.
+    accuracy is what their run of the experiment had reached by the same epoch, by the same protocol.
 
     Example: plifctl sweep status
     """

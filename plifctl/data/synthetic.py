@@ -23,6 +23,7 @@ import numpy as np
 from plifctl.config.choices import EmbeddedDataset
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import encode_aedat3
+from plifctl.data.simulated import MARKER_FILE, marker_line
 from plifctl.errors import UsageError
 from plifctl.files import atomic_folder, is_empty, temporary_of
 
@@ -54,12 +55,9 @@ GESTURE_US = 500_000
 REFRACTORY_US = 500
 """Time after an event in which a pixel has no other event, µs."""
 
-_MARKER_FILE = "SIMULATED.txt"
-"""File that marks a folder that may be replaced."""
-
 _LIGHTS = ("fluorescent", "fluorescent_led", "lab", "led", "natural")
 _OWN_NAMES = re.compile(
-    rf"user\d+_(?:{'|'.join(_LIGHTS)})(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt|{re.escape(_MARKER_FILE)}"
+    rf"user\d+_(?:{'|'.join(_LIGHTS)})(?:\.aedat|_labels\.csv)|trials_to_(?:train|test)\.txt|{re.escape(MARKER_FILE)}"
 )
 _STEP_US = 2500
 _STEPS = GESTURE_US // _STEP_US
@@ -118,14 +116,14 @@ def write_synthetic(
             progress(user, users)
         _write_lines(folder / "trials_to_train.txt", trials[:train_users])
         _write_lines(folder / "trials_to_test.txt", trials[train_users:])
-        _write_lines(folder / _MARKER_FILE, ["Simulated by plifctl synthesize; it may write this folder again."])
+        _write_lines(folder / MARKER_FILE, [marker_line(dataset)])
 
 
 def _require_own(root: Path) -> None:
     """Raises UsageError if the folder contains anything but files of an embedded data set."""
     names = sorted(path.name for path in root.iterdir() if temporary_of(path) is None)
     others = [name for name in names if not _OWN_NAMES.fullmatch(name)]
-    if others or _MARKER_FILE not in names:
+    if others or MARKER_FILE not in names:
         raise UsageError(
             f"{root}: contains files that are not part of an embedded data set, such as {(others or names)[0]}",
             hint="name a new or an empty folder",

@@ -58,7 +58,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):
-        raise UsageError(f"{folder}: the files of a published data set, which is in the registry", hint=command)
+        raise UsageError(f"{folder}: the files of a data set of the registry", hint=command)
     reading = read_overrides(options.overrides)
     facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron

@@ -11,6 +11,9 @@ import pytest
 from PIL import Image
 from raw_files import AEDAT3_HEADER, encode_dat, encode_npy, pack_zip, write_nmnist
 
+from plifctl.config.choices import EmbeddedDataset
+from plifctl.data.synthetic import write_synthetic
+
 Plifctl = Callable[..., Any]
 
 
@@ -184,6 +187,22 @@ def test_inspect_published_data_set_names_the_command(plifctl: Plifctl, places: 
         (places / "raw" / split / "0").rename(places / "raw" / split / "zero")
         (places / "raw" / split / "1").rename(places / "raw" / split / "one")
     assert "plifctl prepare" not in plifctl("data", "inspect", "raw").out
+
+
+@pytest.mark.parametrize("dataset", ["synthetic-gesture", "synthetic-order"])
+def test_simulated_recordings_are_not_published_ones(plifctl: Plifctl, places: Path, dataset: EmbeddedDataset) -> None:
+    write_synthetic(places / "raw", dataset, train_users=1, test_users=1)
+    assert f"plifctl prepare {dataset} --T " in plifctl("data", "inspect", "raw").out
+    other = {"synthetic-gesture": "synthetic-order", "synthetic-order": "synthetic-gesture"}[dataset]
+    for name in ("gesture", other):
+        result = plifctl("prepare", name, "--T", 2, "--raw", "raw", "--no-checksum")
+        assert (result.code, f"simulated recordings of {dataset} (SIMULATED.txt), not {name}" in result.err) == (
+            4,
+            True,
+        )
+    (places / "raw/SIMULATED.txt").write_text("Simulated by plifctl synthesize; it may write this folder again.\n")
+    assert plifctl("prepare", dataset, "--T", 2, "--raw", "raw").code == 0  # as early versions marked it
+    assert "not gesture" in plifctl("prepare", "gesture", "--T", 2, "--raw", "raw").err
 
 
 def test_inspect_folder_with_one_file_unreadable_by_permission(plifctl: Plifctl, hands: Path) -> None:

@@ -24,6 +24,7 @@ from plifctl.data.datasets.gesture import Gesture, SpikingJellyGesture, Syntheti
 from plifctl.data.datasets.idx import FashionMnist, Mnist
 from plifctl.data.datasets.label_table import LabelledRecordings
 from plifctl.data.datasets.nmnist import Nmnist, SpikingJellyNmnist
+from plifctl.data.simulated import check_simulated, simulated_datasets
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Storage
 from plifctl.errors import MissingRawDataError, RawDataError, list_names
@@ -96,6 +97,8 @@ def open_raw(
         if (complete := _complete(found)) is not None:
             folder, parts = complete
             _check_finished(folder)
+            for path in (folder, *parts.values()):
+                check_simulated(path, dataset.name)
             if source.read:
                 _log.info("reading %s: %s …", dataset.title, folder if named is None else folder / named)
             with files.machine_errors(folder), _gc_relaxed():
@@ -108,14 +111,16 @@ def open_raw(
     raise partial or _nothing_found(dataset, layouts[0], searched)
 
 
-def find_published(folder: Path) -> Layout | None:
-    """Returns the published data set whose files a folder contains, all of them; None if it contains none."""
+def find_published(folder: Path) -> str | None:
+    """Returns the published or embedded data set whose files a folder contains, all of them; None if there is none."""
     with files.machine_errors(folder):
         for name, layouts in _LAYOUTS.items():
             for layout in layouts if name not in OWN_LAYOUTS else ():
                 parts = [layout.find_parts(place) for place in _with_subfolders(layout, [folder])]
-                if any(all(_has_member(layout, path) for path in found.values()) for found in parts):
-                    return name
+                for found in parts:
+                    if all(_has_member(layout, path) for path in found.values()):
+                        simulated = [one for path in found.values() if path for one in simulated_datasets(path)]
+                        return simulated[0] if simulated else name
     return None
 
 
