@@ -33,16 +33,12 @@ CacheNames = Annotated[list[str], typer.Argument(help=_NAMES, autocompletion=_na
 OptionalCacheNames = Annotated[list[str] | None, typer.Argument(help=_NAMES, autocompletion=_names)]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommands."""
-    group = typer.Typer(
-        help="List, inspect, verify, compare, export and remove caches.", no_args_is_help=True, rich_markup_mode=None
-    )
-    for command in (ls, show, verify, diff, export, rm, prune):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="cache")
+group = typer.Typer(
+    no_args_is_help=True, help="List, inspect, verify, compare, export and remove caches.", rich_markup_mode=None
+)
 
 
+@group.command()
 def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False) -> None:
     """List caches and unfinished builds.
 
@@ -64,6 +60,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
         console.emit(f"\n{format_bytes(sum(entry.nbytes for entry in entries))} in {folder}")
 
 
+@group.command()
 def show(
     name: CacheName,
     out: Annotated[
@@ -100,6 +97,7 @@ def show(
     print_statistics(found.statistics, found.classes)
 
 
+@group.command()
 def verify(
     names: OptionalCacheNames = None,
     raw: Annotated[
@@ -130,6 +128,7 @@ def verify(
         raise typer.Exit(1)
 
 
+@group.command()
 def diff(
     first: CacheName, second: CacheName, cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False
 ) -> None:
@@ -159,6 +158,7 @@ def diff(
         raise typer.Exit(1)
 
 
+@group.command()
 def export(
     name: CacheName,
     to: Annotated[ExportTarget, typer.Option("--to", help="Tool that reads the files.")],
@@ -186,6 +186,7 @@ def export(
         console.emit(exported.loading)
 
 
+@group.command()
 def rm(
     names: CacheNames,
     dry_run: options.DryRunOption = False,
@@ -201,6 +202,7 @@ def rm(
     _remove(named_removals(names, options.existing_cache_dir(cache_dir)), dry_run, as_json, skip_busy=False)
 
 
+@group.command()
 def prune(
     older_than: Annotated[
         float | None,

@@ -23,11 +23,6 @@ _SETTABLE = ("frames", "split", "network", "neuron", "train", "validation")
 """Sections whose keys are shown even where they have no value: --set takes them."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("show")(show)
-
-
 def show(
     name: options.Name,
     recipe: options.RecipeOption = None,

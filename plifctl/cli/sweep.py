@@ -74,15 +74,12 @@ EveryOption = Annotated[
 SweepName = Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the sweep (default: the latest).")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommands."""
-    about = "Train many runs as one command, on this machine or a cluster."
-    group = typer.Typer(help=about, rich_markup_mode=None, no_args_is_help=True)
-    for command in (run, status, cancel):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="sweep")
+group = typer.Typer(
+    no_args_is_help=True, help="Train many runs as one command, on this machine or a cluster.", rich_markup_mode=None
+)
 
 
+@group.command()
 def run(
     experiments: Experiments = None,
     table: TablesOption = None,
@@ -276,6 +273,7 @@ def _print_status(status: SweepStatus, *, as_json: bool) -> None:
         print_status(status)
 
 
+@group.command()
 def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
     """Show the status of a sweep.
 
@@ -300,6 +298,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
     _print_status(found, as_json=as_json)
 
 
+@group.command()
 def cancel(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
     runs_dir: options.RunsDirOption = None,

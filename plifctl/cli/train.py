@@ -118,13 +118,6 @@ Example: plifctl refit gesture-plif --epochs 64
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the three subcommands."""
-    app.command("train", help=_TRAIN)(_command("A"))
-    app.command("validate", help=_VALIDATE)(_command("B"))
-    app.command("refit", help=_REFIT)(_command("C"))
-
-
 _REPORTED = {
     "A": "best test accuracy",
     "B": "test accuracy of the model selected by validation",
@@ -133,7 +126,7 @@ _REPORTED = {
 """What the accuracy of a protocol is."""
 
 
-def _command(protocol: Protocol) -> Callable[..., None]:
+def _command(protocol: Protocol, about: str) -> Callable[..., None]:
     def run(
         experiment: options.OptionalExperiment = None,
         name: NameOption = None,
@@ -202,7 +195,11 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         )
         _run(wanted, dry_run=dry_run, as_json=as_json)
 
+    run.__doc__ = about
     return run
+
+
+train, validate, refit = _command("A", _TRAIN), _command("B", _VALIDATE), _command("C", _REFIT)
 
 
 def _fold_overrides(text: str) -> list[str]:
