@@ -61,11 +61,10 @@ def _show_experiment(registry: Registry, experiment: Experiment, as_json: bool) 
     from plifctl.config.sources import value_sources
 
     spec = {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}
-    sources = dict(value_sources(experiment, registry.folders))
-    _show_values(spec, _texts(experiment.origins), sources, as_json)
+    _show_values(spec, _texts(experiment.origins), value_sources(experiment, registry.folders), as_json)
 
 
-def _show_values(tree: dict[str, Any], origins: dict[str, str], sources: dict[str, str], as_json: bool) -> None:
+def _show_values(tree: dict[str, Any], origins: Mapping[str, str], sources: Mapping[str, str], as_json: bool) -> None:
     from plifctl.config.base import flatten
 
     if as_json:
