@@ -13,6 +13,7 @@ from plifctl import paths
 from plifctl.cli import console, options
 from plifctl.config.choices import ExportTarget
 from plifctl.data.source import DEFAULT_WORKERS
+from plifctl.errors import list_names
 from plifctl.units import format_age, format_bytes
 
 if TYPE_CHECKING:
@@ -88,8 +89,7 @@ def show(
     if as_json:
         console.emit_json({**found.facts, "statistics": found.statistics.to_json()})
         return
-    empty = _first_few(found.facts["empty_samples"]).removeprefix(": ")
-    facts = flatten({**found.facts, "empty_samples": empty, "notes": None})
+    facts = flatten({**found.facts, "empty_samples": list_names(found.facts["empty_samples"], 5), "notes": None})
     rows = [(key, _text(value)) for key, value in facts.items() if value not in (None, [], "")]
     rows += [("note", note) for note in found.facts["notes"]]
     console.emit_table(("", "value"), rows)
@@ -150,10 +150,11 @@ def diff(
         for field, (ours, theirs) in found["key"].items():
             console.emit(f"{field}: {_text(ours)} | {_text(theirs)}")
         common = len(caches[0].sample_ids) - len(found["only_in_first"])
-        console.emit(f"{len(found['different'])} of {common} common samples differ{_first_few(found['different'])}")
+        named = f": {list_names(found['different'], 5)}" if found["different"] else ""
+        console.emit(f"{len(found['different'])} of {common} common samples differ{named}")
         for number, part in (("first", "only_in_first"), ("second", "only_in_second")):
             if found[part]:
-                console.emit(f"{len(found[part])} samples only in the {number}{_first_few(found[part])}")
+                console.emit(f"{len(found[part])} samples only in the {number}: {list_names(found[part], 5)}")
     if not same_content or found["key"]:
         raise typer.Exit(1)
 
@@ -275,10 +276,6 @@ def _tree(entry: Entry) -> dict[str, Any]:
         "content_digest": entry.content,
         "key": dict(entry.fields) if entry.fields is not None else None,
     }
-
-
-def _first_few(names: list[str]) -> str:
-    return f": {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
 def _text(value: object) -> str:

@@ -136,6 +136,8 @@ class EvaluationResult:
             times; None for an ordinary evaluation.
         controls: Tests under every named control, if they were asked for.
         kept_in: The run that keeps the tests under controls; None if none does.
+        differences: Numbers of predictions that are ``different`` from the unchanged ones, ``lost`` (no longer correct)
+            and ``gained`` (correct only with the change); None for an ordinary evaluation.
     """
 
     experiment: str
@@ -161,6 +163,7 @@ class EvaluationResult:
     unchanged: EvaluationResult | None = None
     controls: tuple[ControlResult, ...] = ()
     kept_in: str | None = None
+    differences: dict[str, int] | None = None
 
     @property
     def reproduced(self) -> bool:
@@ -172,29 +175,16 @@ class EvaluationResult:
         return self.control is None and (kept is None or not (kept["different"] or kept["other_label"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples.
-
-        A changed evaluation also has ``differences``, the numbers of predictions that are ``different`` from the
-        unchanged ones, ``lost`` (no longer correct) and ``gained`` (correct only with the change).
-        """
+        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
         left_out = {"predictions", "votes", "unchanged", "controls"} | {
-            name for name in ("spikes", "control", "kept_in") if getattr(self, name) is None
+            name for name in ("spikes", "control", "kept_in", "differences") if getattr(self, name) is None
         }
         tree = {name: value for name, value in asdict(self).items() if name not in left_out}
         if self.controls:
             tree["controls"] = [one.describe() for one in self.controls]
         if self.unchanged is not None:
-            tree["differences"] = self._differences(self.unchanged)
             tree["unchanged"] = self.unchanged.to_json()
         return tree
-
-    def _differences(self, unchanged: EvaluationResult) -> dict[str, int]:
-        labels, before, after = self.predictions.labels, unchanged.predictions.predicted, self.predictions.predicted
-        return {
-            "different": int((before != after).sum()),
-            "lost": int(((before == labels) & (after != labels)).sum()),
-            "gained": int(((before != labels) & (after == labels)).sum()),
-        }
 
     def to_csv(self) -> str:
         """Returns a CSV document with a row for each test sample: id, true class, predicted class, votes.
@@ -315,7 +305,9 @@ def _measure_both(
     other = replace(samples, trained=changed, time=control.time)
     result = _measure(other, replace(options, layer_times=0.0), trained_steps, progress, control)
     found = compare(samples, control, unchanged.predictions, result.predictions)
-    return replace(result, unchanged=unchanged, kept_in=keep(samples.trained, [found]))
+    different = int((unchanged.predictions.predicted != result.predictions.predicted).sum())
+    differences = {"different": different, "lost": found.lost, "gained": found.gained}
+    return replace(result, unchanged=unchanged, differences=differences, kept_in=keep(samples.trained, [found]))
 
 
 def _measure_controls(
