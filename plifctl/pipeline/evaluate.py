@@ -24,9 +24,11 @@ from plifctl.evaluation.layer_times import LayerTimes
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import TrainedModel, load_trained
+from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.controls import Control, change, check_control, compare, keep, list_controls
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
-from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples
+from plifctl.pipeline.evaluation_samples import EvaluationSamples, open_samples
+from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
 from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
@@ -249,7 +251,8 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.T not in (None, trained_steps):
         trained = _with_T(trained, options)
     changed = trained if control is None else change(trained, control)
-    samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
+    kept = _kept_evidence(trained)
+    samples = open_samples(trained, kept, device, options.cache_dir, content=content, data_in=options.data_in)
     chosen = _recorded_rows(samples, options) if options.records_spikes else None
     if options.controls:
         result = _measure_controls(samples, options, trained_steps, progress)
@@ -342,19 +345,24 @@ def _measure(
         return replace(result, control=control)
     for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
         _log.warning(warning)
-    kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
+    kept = _compare_with_kept(samples, predictions) if trained_steps == spec.T else None
     return replace(result, kept_predictions=kept)
 
 
-def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[str, Any] | None:
-    """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
+def _kept_evidence(trained: TrainedModel) -> Evidence:
+    """Returns what the run, or the folder, keeps of the network; of a run nothing, with a warning, if it is damaged."""
     try:
-        kept = kept_predictions(trained)
+        return kept_evidence(trained)
     except RunError as error:
         if trained.run is None:  # a folder's predictions are what its result is verified by
             raise
         _log.warning("not compared: %s", error)
-        return None
+        return Evidence()
+
+
+def _compare_with_kept(samples: EvaluationSamples, predictions: Predictions) -> dict[str, Any] | None:
+    """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
+    trained, kept = samples.trained, samples.kept.predictions
     if kept is None and trained.run is None and trained.path.is_dir():
         _log.warning("%s keeps no predictions: nothing was compared", trained.path)
     if kept is None or (compared := predictions.compare(kept)) is None:
