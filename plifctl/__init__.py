@@ -367,24 +367,21 @@ def refit(
 
 
 def _train(protocol: Protocol, **given: Any) -> Run:
-    from plifctl.config.overrides import override_texts
+    from plifctl.config.overrides import override_texts, training_overrides
     from plifctl.data.source import RawSource
     from plifctl.pipeline.train import train_with_callback
     from plifctl.pipeline.train_options import TrainOptions
 
     if given["raw"] is not None and not given["build_cache"]:
         raise errors.UsageError("raw: the raw files are read to build the cache", hint="build_cache=True")
-    flags = {f"train.{key}": given.pop(key) for key in ("epochs", "seed", "subset")}
-    changes = {key: value for key, value in flags.items() if value is not None}
-    if frozen := given.pop("freeze"):
-        changes["train.freeze"] = [frozen] if isinstance(frozen, str) else list(frozen)
+    flags = training_overrides(**{key: given.pop(key) for key in ("epochs", "subset", "seed", "freeze")})
     experiment, resume, weights = (given.pop(key) for key in ("experiment", "resume", "weights"))
     options = TrainOptions(
         protocol=protocol,
         experiment=str(experiment) if isinstance(experiment, Path) else experiment,
         resume=_model_name(resume) if resume is not None else None,
         weights=_model_name(weights) if weights is not None else None,
-        overrides=(*override_texts(given.pop("overrides")), *override_texts(changes)),
+        overrides=(*override_texts(given.pop("overrides")), *flags),
         source=RawSource(_path(given.pop("raw"))),
         cache_dir=_path(given.pop("cache_dir")),
         runs_dir=_path(given.pop("runs_dir")),

@@ -15,7 +15,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError
 from plifctl.training.batches import Batch, BatchLoader
-from plifctl.training.progress import EpochRow
+from plifctl.training.progress import EpochRow, Recorder
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
@@ -57,7 +57,7 @@ class ShadeSamples:
 
 
 @dataclass
-class MemoryRecorder:
+class MemoryRecorder(Recorder):
     """Keeps everything in memory; can ask for a stop after so many steps, or after an epoch."""
 
     stop_after: int | None = None

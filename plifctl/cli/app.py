@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 import traceback
+from collections.abc import Callable
 from functools import lru_cache
 from types import FrameType
 from typing import Annotated, Any
@@ -62,12 +63,40 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Start with: plifctl ls · plifctl show fashion-mnist-plif · plifctl prepare fashion-mnist",
 )
-_REPORTING = (runs, watch, evaluate, predict, export, convert, report, serve, ls, show, new, check, show_sample, doctor)
+_SUBCOMMANDS: dict[str, Callable[..., None] | typer.Typer] = {
+    "prepare": prepare.prepare,
+    "train": train.train,
+    "validate": train.validate,
+    "refit": train.refit,
+    "watch": watch.watch,
+    "eval": evaluate.evaluate,
+    "predict": predict.predict,
+    "export": export.export,
+    "convert": convert.convert,
+    "report": report.report,
+    "serve": serve.serve,
+    "ls": ls.ls,
+    "show": show.show,
+    "new": new.new,
+    "check": check.check,
+    "show-sample": show_sample.show_sample,
+    "doctor": doctor.doctor,
+    "synthesize": synthesize.synthesize,
+    "data": data.group,
+    "cache": cache.group,
+    "sweep": sweep.group,
+    "runs": runs.group,
+}
+"""Subcommands and groups of them, in the order of ``plifctl --help``, which lists groups last."""
+
 _SyntaxError: Any = typer.BadParameter.__mro__[1]
 """The UsageError of click, of which newer versions of typer have a copy of their own."""
 
-for module in (data, prepare, cache, train, sweep, *_REPORTING, synthesize):
-    module.register(app)
+for name, command in _SUBCOMMANDS.items():
+    if isinstance(command, typer.Typer):
+        app.add_typer(command, name=name)
+    else:
+        app.command(name)(command)
 
 
 @app.callback()

@@ -13,6 +13,7 @@ from plifctl import paths
 from plifctl.cli import console, options
 from plifctl.config.choices import ExportTarget
 from plifctl.data.source import DEFAULT_WORKERS
+from plifctl.errors import list_names
 from plifctl.units import format_age, format_bytes
 
 if TYPE_CHECKING:
@@ -33,16 +34,12 @@ CacheNames = Annotated[list[str], typer.Argument(help=_NAMES, autocompletion=_na
 OptionalCacheNames = Annotated[list[str] | None, typer.Argument(help=_NAMES, autocompletion=_names)]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommands."""
-    group = typer.Typer(
-        help="List, inspect, verify, compare, export and remove caches.", no_args_is_help=True, rich_markup_mode=None
-    )
-    for command in (ls, show, verify, diff, export, rm, prune):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="cache")
+group = typer.Typer(
+    no_args_is_help=True, help="List, inspect, verify, compare, export and remove caches.", rich_markup_mode=None
+)
 
 
+@group.command()
 def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False) -> None:
     """List caches and unfinished builds.
 
@@ -64,6 +61,7 @@ def ls(cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = F
         console.emit(f"\n{format_bytes(sum(entry.nbytes for entry in entries))} in {folder}")
 
 
+@group.command()
 def show(
     name: CacheName,
     out: Annotated[
@@ -91,8 +89,7 @@ def show(
     if as_json:
         console.emit_json({**found.facts, "statistics": found.statistics.to_json()})
         return
-    empty = _first_few(found.facts["empty_samples"]).removeprefix(": ")
-    facts = flatten({**found.facts, "empty_samples": empty, "notes": None})
+    facts = flatten({**found.facts, "empty_samples": list_names(found.facts["empty_samples"], 5), "notes": None})
     rows = [(key, _text(value)) for key, value in facts.items() if value not in (None, [], "")]
     rows += [("note", note) for note in found.facts["notes"]]
     console.emit_table(("", "value"), rows)
@@ -100,6 +97,7 @@ def show(
     print_statistics(found.statistics, found.classes)
 
 
+@group.command()
 def verify(
     names: OptionalCacheNames = None,
     raw: Annotated[
@@ -130,6 +128,7 @@ def verify(
         raise typer.Exit(1)
 
 
+@group.command()
 def diff(
     first: CacheName, second: CacheName, cache_dir: options.CacheDirOption = None, as_json: options.JsonOption = False
 ) -> None:
@@ -151,14 +150,16 @@ def diff(
         for field, (ours, theirs) in found["key"].items():
             console.emit(f"{field}: {_text(ours)} | {_text(theirs)}")
         common = len(caches[0].sample_ids) - len(found["only_in_first"])
-        console.emit(f"{len(found['different'])} of {common} common samples differ{_first_few(found['different'])}")
+        named = f": {list_names(found['different'], 5)}" if found["different"] else ""
+        console.emit(f"{len(found['different'])} of {common} common samples differ{named}")
         for number, part in (("first", "only_in_first"), ("second", "only_in_second")):
             if found[part]:
-                console.emit(f"{len(found[part])} samples only in the {number}{_first_few(found[part])}")
+                console.emit(f"{len(found[part])} samples only in the {number}: {list_names(found[part], 5)}")
     if not same_content or found["key"]:
         raise typer.Exit(1)
 
 
+@group.command()
 def export(
     name: CacheName,
     to: Annotated[ExportTarget, typer.Option("--to", help="Tool that reads the files.")],
@@ -186,6 +187,7 @@ def export(
         console.emit(exported.loading)
 
 
+@group.command()
 def rm(
     names: CacheNames,
     dry_run: options.DryRunOption = False,
@@ -201,6 +203,7 @@ def rm(
     _remove(named_removals(names, options.existing_cache_dir(cache_dir)), dry_run, as_json, skip_busy=False)
 
 
+@group.command()
 def prune(
     older_than: Annotated[
         float | None,
@@ -273,10 +276,6 @@ def _tree(entry: Entry) -> dict[str, Any]:
         "content_digest": entry.content,
         "key": dict(entry.fields) if entry.fields is not None else None,
     }
-
-
-def _first_few(names: list[str]) -> str:
-    return f": {', '.join(names[:5])}{' …' if len(names) > 5 else ''}" if names else ""
 
 
 def _text(value: object) -> str:

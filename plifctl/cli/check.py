@@ -15,11 +15,6 @@ if TYPE_CHECKING:
     from plifctl.config.registry import Registry
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("check")(check)
-
-
 def check(
     files: Annotated[
         list[Path] | None,

@@ -53,11 +53,6 @@ CompareOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("convert")(convert)
-
-
 def convert(
     state: StateArgument,
     out: OutArgument,

@@ -12,15 +12,7 @@ from plifctl.cli.inspection import folder_tree, print_folder, print_recording, r
 from plifctl.data.source import DEFAULT_WORKERS
 from plifctl.errors import RawDataError
 
-_commands = typer.Typer(
-    no_args_is_help=True, help="Look at recordings before they are prepared.", rich_markup_mode=None
-)
-
-
-def register(app: typer.Typer) -> None:
-    """Adds the group of subcommands."""
-    app.add_typer(_commands, name="data")
-
+group = typer.Typer(no_args_is_help=True, help="Look at recordings before they are prepared.", rich_markup_mode=None)
 
 _SetOption = Annotated[
     list[str] | None,
@@ -33,7 +25,7 @@ _SetOption = Annotated[
 _FullOption = Annotated[bool, typer.Option("--full", help="Decode every recording of a folder, not only some.")]
 
 
-@_commands.command("inspect")
+@group.command()
 def inspect(
     path: Annotated[
         Path, typer.Argument(parser=options.path, help="A recording, or a folder or an archive of recordings.")
@@ -69,7 +61,7 @@ def inspect(
         raise typer.Exit(RawDataError.exit_code)
 
 
-@_commands.command("init")
+@group.command()
 def init(
     folder: Annotated[Path, typer.Argument(parser=options.path, help="A folder or an archive of recordings.")],
     name: Annotated[

@@ -33,11 +33,6 @@ SecondsOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("doctor")(doctor)
-
-
 def doctor(
     bench: BenchOption = None,
     seconds: SecondsOption = None,

@@ -73,11 +73,6 @@ DataInOption = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("eval")(evaluate)
-
-
 def evaluate(
     run: options.RunName,
     checkpoint: options.CheckpointOption = "best",

@@ -14,11 +14,6 @@ if TYPE_CHECKING:
     from plifctl.pipeline.export import Exported
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("export")(export)
-
-
 def export(
     run: options.RunName,
     file: Annotated[

@@ -15,11 +15,6 @@ if TYPE_CHECKING:
 _KINDS = ("experiments", "datasets", "networks", "sweeps", "zoo")
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("ls")(ls)
-
-
 def _kinds(incomplete: str) -> list[str]:
     return [kind for kind in _KINDS if kind.startswith(incomplete)]
 

@@ -12,11 +12,6 @@ from plifctl.cli import console, options
 from plifctl.errors import UsageError
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("new")(new)
-
-
 def new(
     file: Annotated[Path, typer.Argument(parser=options.path, help="The file to write, e.g. mine.yaml.")],
     like: Annotated[

@@ -108,6 +108,14 @@ SetOption = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override one value; plifctl show NAME lists the keys."),
 ]
+EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")]
+SubsetOption = Annotated[
+    float | None,
+    typer.Option("--subset", help="Fraction of each class to train and test on; marks the run as modified."),
+]
+CheckpointEveryOption = Annotated[
+    int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every N steps as well, not only after epochs.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Show what would be done, and do nothing.")]
 CacheDirOption = Annotated[

@@ -29,11 +29,6 @@ _SHORT_US = 10_000  # shorter windows are shown to the microsecond
 _PLAIN_CELLS = 4  # in a row without a window
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("predict")(predict)
-
-
 def predict(
     model: options.RunName,
     file: Annotated[

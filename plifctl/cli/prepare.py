@@ -18,11 +18,6 @@ if TYPE_CHECKING:
     from plifctl.pipeline.prepare import PreparePlan
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("prepare")(prepare)
-
-
 def prepare(
     dataset: options.Dataset,
     T: Annotated[int | None, typer.Option("--T", help="Number of frames (time steps) of each recording.")] = None,

@@ -22,11 +22,6 @@ _FORMATS: tuple[TableFormat, ...] = get_args(TableFormat)
 _SOURCES: tuple[ResultSource, ...] = get_args(ResultSource)
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("report")(report)
-
-
 def _tables(incomplete: str) -> list[str]:
     return [name for name in (*TABLES, "all", *OTHER_TABLES) if name.startswith(incomplete)]
 

@@ -32,17 +32,12 @@ class _ListsByDefault(TyperGroup):
         return list(super().parse_args(ctx, args if own else ["ls", *args]))
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommands."""
-    about = "List, show, compare, verify, remove, import and add runs."
-    group = typer.Typer(cls=_ListsByDefault, help=about, rich_markup_mode=None)
-    for command in (ls, show, compare, verify, rm):
-        group.command(command.__name__)(command)
-    group.command("import")(imports.import_runs)
-    group.command("add")(add)
-    app.add_typer(group, name="runs")
+group = typer.Typer(
+    cls=_ListsByDefault, help="List, show, compare, verify, remove, import and add runs.", rich_markup_mode=None
+)
 
 
+@group.command()
 def ls(
     experiment: Annotated[
         str | None,
@@ -110,6 +105,7 @@ def _parts_between_hyphens(name: str) -> set[str]:
     return {"-".join(words[begin:end]) for begin in range(len(words)) for end in range(begin + 1, len(words) + 1)}
 
 
+@group.command()
 def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
     """Show settings, accuracies, layers and files of a run.
 
@@ -302,6 +298,7 @@ def _print_imported(run: ImportedRun, tree: dict[str, Any], width: int) -> None:
     console.emit_table(("file", "bytes"), [(name, f"{facts['bytes']:,}") for name, facts in run.files.items()])
 
 
+@group.command()
 def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
     """Compare settings, accuracy and τ of runs.
 
@@ -352,6 +349,7 @@ def _stride(rows: Sequence[object]) -> int:
     return -(-len(rows) // _MAX_EPOCHS_SHOWN)
 
 
+@group.command()
 def verify(
     runs: options.OptionalRunIds = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:
@@ -372,36 +370,7 @@ def verify(
         raise typer.Exit(1)
 
 
-def add(
-    folder: Annotated[
-        Path, typer.Argument(parser=options.path, metavar="FOLDER", help="Folder written by plifctl export.")
-    ],
-    name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run (default: the one it had).", show_default=False)
-    ] = None,
-    runs_dir: options.RunsDirOption = None,
-    as_json: options.JsonOption = False,
-) -> None:
-    """Add the run of somebody else.
-
-    Copies an exported folder, with its result and predictions, into the runs directory. report --source added makes
-    the tables from such runs; eval NAME tests one on your own cache, and says whether the result is reproduced.
-
-    Example: plifctl runs add ~/downloads/gesture-plif
-    """
-    from plifctl.pipeline.runs import add_folder, run_entry
-    from plifctl.runs import run_argument
-
-    run = add_folder(folder, runs_dir, name=name)
-    entry = run_entry(run)
-    if as_json:
-        console.emit_json(entry.to_json())
-    else:
-        accuracy = f"{entry.best_text} % by protocol {entry.protocol}"
-        console.emit(f"added: {entry.run} ({entry.experiment}, {accuracy})")
-        console.emit(f"next: plifctl eval {run_argument(run.path)}")
-
-
+@group.command()
 def rm(
     runs: options.RunIds,
     yes: options.YesOption = False,
@@ -435,6 +404,40 @@ def _is_confirmed(sizes: dict[Path, int]) -> bool:
         console.note(f"{path.name}: {format_bytes(size)}")
     count = "this run" if len(sizes) == 1 else f"these {len(sizes)} runs"
     return typer.confirm(f"Remove {count} permanently?", err=True)
+
+
+group.command("import")(imports.import_runs)
+
+
+@group.command()
+def add(
+    folder: Annotated[
+        Path, typer.Argument(parser=options.path, metavar="FOLDER", help="Folder written by plifctl export.")
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Name of the run (default: the one it had).", show_default=False)
+    ] = None,
+    runs_dir: options.RunsDirOption = None,
+    as_json: options.JsonOption = False,
+) -> None:
+    """Add the run of somebody else.
+
+    Copies an exported folder, with its result and predictions, into the runs directory. report --source added makes
+    the tables from such runs; eval NAME tests one on your own cache, and says whether the result is reproduced.
+
+    Example: plifctl runs add ~/downloads/gesture-plif
+    """
+    from plifctl.pipeline.runs import add_folder, run_entry
+    from plifctl.runs import run_argument
+
+    run = add_folder(folder, runs_dir, name=name)
+    entry = run_entry(run)
+    if as_json:
+        console.emit_json(entry.to_json())
+    else:
+        accuracy = f"{entry.best_text} % by protocol {entry.protocol}"
+        console.emit(f"added: {entry.run} ({entry.experiment}, {accuracy})")
+        console.emit(f"next: plifctl eval {run_argument(run.path)}")
 
 
 def _tau(layers: Sequence[float | None], index: int) -> str:

@@ -9,11 +9,6 @@ import typer
 from plifctl.cli import console, options
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("serve")(serve)
-
-
 def serve(
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 picks a free one.")] = 8765,
     runs_dir: options.RunsDirOption = None,

@@ -23,11 +23,6 @@ _SETTABLE = ("frames", "split", "network", "neuron", "train", "validation")
 """Sections whose keys are shown even where they have no value: --set takes them."""
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("show")(show)
-
-
 def show(
     name: options.Name,
     recipe: options.RecipeOption = None,
@@ -50,32 +45,37 @@ def show(
     Example: plifctl show gesture-plif --recipe authors
     """
     registry, texts = options.registry(), overrides or []
+    experiment = _find_experiment(registry, name, kind, recipe, texts)
     if params:
-        _show_layers(_experiment_with_layers(registry, name, kind, recipe, texts), as_json)
-        return
-    tree, origins = _find_entry(registry, name, kind, recipe, texts)
-    sources = _find_sources(registry, name, kind, recipe, texts)
+        if experiment is None:
+            raise _no_layers(registry, name, kind)
+        _show_layers(experiment.spec, as_json)
+    elif experiment is not None:
+        _show_experiment(registry, experiment, as_json)
+    else:
+        _show_values(*_find_part(registry, name, kind, recipe, texts), {}, as_json)
+
+
+def _show_experiment(registry: Registry, experiment: Experiment, as_json: bool) -> None:
+    """Shows every value; of the recipe ``paper``, whether it is the text's, the authors' or our choice."""
+    from plifctl.config.sources import value_sources
+
+    spec = {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}
+    _show_values(spec, _texts(experiment.origins), value_sources(experiment, registry.folders), as_json)
+
+
+def _show_values(tree: dict[str, Any], origins: Mapping[str, str], sources: Mapping[str, str], as_json: bool) -> None:
+    from plifctl.config.base import flatten
+
     if as_json:
         console.emit_json({"spec": tree, "origins": origins, "sources": sources})
         return
-    from plifctl.config.base import flatten
-
     rows = [
         (key, _format(value), *([sources.get(key, "")] if sources else []), _short_origin(origins.get(key, "")))
         for key, value in flatten(tree).items()
         if value not in (None, False) or key in origins or key.partition(".")[0] in _SETTABLE
     ]
     console.emit_table(("key", "value", *(["source"] if sources else []), "from"), rows)
-
-
-def _find_sources(
-    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
-) -> dict[str, str]:
-    """Returns whether each value of an experiment of the recipe ``paper`` is the text's, the authors' or our choice."""
-    from plifctl.config.sources import value_sources
-
-    experiment = _find_experiment(registry, name, kind, recipe, overrides)
-    return {} if experiment is None else dict(value_sources(experiment, registry.folders))
 
 
 def _find_experiment(
@@ -89,16 +89,12 @@ def _find_experiment(
     return None
 
 
-def _find_entry(
+def _find_part(
     registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Returns the values of an entry, and the origin of each."""
+    """Returns the values of a data set or network, and the origin of each."""
     from plifctl.config.registry import unknown_name
 
-    experiment = _find_experiment(registry, name, kind, recipe, overrides)
-    if experiment is not None:
-        spec = {**experiment.spec.model_dump(mode="json"), "digest": experiment.spec.digest}
-        return spec, _texts(experiment.origins)
     if kind in (None, "dataset") and name in registry.datasets():
         found = registry.dataset(name, recipe or "paper", overrides)
         tree = found.dataset.model_dump(mode="json")
@@ -118,15 +114,10 @@ def _texts(origins: Mapping[str, Origin]) -> dict[str, str]:
     return {key: str(origin) for key, origin in origins.items()}
 
 
-def _experiment_with_layers(
-    registry: Registry, name: str, kind: EntryKind | None, recipe: Recipe | None, overrides: list[str]
-) -> ExperimentSpec:
-    """Returns the experiment whose layers are shown; a network by itself has no input, classes or neuron."""
+def _no_layers(registry: Registry, name: str, kind: EntryKind | None) -> UsageError:
+    """Returns the error of ``--params`` without an experiment: a network has no input, classes or neuron."""
     from plifctl.config.registry import unknown_name
 
-    experiment = _find_experiment(registry, name, kind, recipe, overrides)
-    if experiment is not None:
-        return experiment.spec
     if kind != "experiment" and (name in registry.networks() or name in registry.datasets()):
         specs = [registry.experiment(other).spec for other in registry.experiments()]
         using = [spec.name for spec in specs if name in (spec.network.name, spec.dataset.name)]
@@ -136,11 +127,11 @@ def _experiment_with_layers(
             hint = f"plifctl show EXPERIMENT --params --set network={name}"
         else:
             hint = f"no experiment has it; write one: a YAML file with like: NAME, dataset: {name}, and a network"
-        raise UsageError(
+        return UsageError(
             f"--params needs an experiment, which defines input, classes and neuron; {name} is a network or data set",
             hint=hint,
         )
-    raise unknown_name("experiment", name, registry.experiments())
+    return unknown_name("experiment", name, registry.experiments())
 
 
 def _show_layers(spec: ExperimentSpec, as_json: bool) -> None:

@@ -11,11 +11,6 @@ from plifctl.cli import console, options
 from plifctl.config.choices import Split
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("show-sample")(show_sample)
-
-
 def show_sample(
     dataset: options.Dataset,
     T: Annotated[

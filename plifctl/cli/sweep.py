@@ -68,28 +68,22 @@ AddressOption = Annotated[
     str | None,
     typer.Option("--address", metavar="HOST:PORT", help="Ray: a running cluster (default: this machine only)."),
 ]
-EveryOption = Annotated[
-    int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every N steps as well, not only after epochs.")
-]
 SweepName = Annotated[str | None, typer.Argument(metavar="NAME", help="Name of the sweep (default: the latest).")]
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommands."""
-    about = "Train many runs as one command, on this machine or a cluster."
-    group = typer.Typer(help=about, rich_markup_mode=None, no_args_is_help=True)
-    for command in (run, status, cancel):
-        group.command(command.__name__)(command)
-    app.add_typer(group, name="sweep")
+group = typer.Typer(
+    no_args_is_help=True, help="Train many runs as one command, on this machine or a cluster.", rich_markup_mode=None
+)
 
 
+@group.command()
 def run(
     experiments: Experiments = None,
     table: TablesOption = None,
     seeds: SeedsOption = None,
     overrides: GridOption = None,
-    epochs: Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")] = None,
-    subset: Annotated[float | None, typer.Option("--subset", help="Fraction of each class to use.")] = None,
+    epochs: options.EpochsOption = None,
+    subset: options.SubsetOption = None,
     protocol: ProtocolOption = None,
     cv_folds: FoldsOption = None,
     recipe: options.RecipeOption = None,
@@ -102,7 +96,7 @@ def run(
     slurm: SlurmOption = None,
     address: AddressOption = None,
     device: options.DeviceOption = None,
-    checkpoint_every: EveryOption = 0,
+    checkpoint_every: options.CheckpointEveryOption = 0,
     copy_cache: options.CopyCacheOption = None,
     raw: options.RawOption = None,
     no_checksum: options.ChecksumOption = False,
@@ -121,11 +115,11 @@ def run(
 
     Example: plifctl sweep run nmnist-plif --set neuron.tau_0=2,16 --seeds 1,2,3 --dry-run
     """
+    from plifctl.config.overrides import training_overrides
     from plifctl.sweep.engine import Resources
     from plifctl.sweep.planning import SweepOptions
 
-    values = {"train.epochs": epochs, "train.subset": subset}
-    texts = [*(overrides or ()), *(f"{key}={value}" for key, value in values.items() if value is not None)]
+    texts = [*(overrides or ()), *training_overrides(epochs=epochs, subset=subset)]
     given = {
         "sweep": name,
         "tables": tuple(table or ()),
@@ -276,6 +270,7 @@ def _print_status(status: SweepStatus, *, as_json: bool) -> None:
         print_status(status)
 
 
+@group.command()
 def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False) -> None:
     """Show the status of a sweep.
 
@@ -300,6 +295,7 @@ def status(name: SweepName = None, runs_dir: options.RunsDirOption = None, as_js
     _print_status(found, as_json=as_json)
 
 
+@group.command()
 def cancel(
     name: Annotated[str, typer.Argument(help="Name of the sweep.")],
     runs_dir: options.RunsDirOption = None,

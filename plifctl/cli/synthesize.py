@@ -11,11 +11,6 @@ from plifctl.cli import console, options
 from plifctl.config.choices import EmbeddedDataset
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("synthesize")(synthesize)
-
-
 def synthesize(
     folder: Annotated[Path, typer.Argument(parser=options.path, help="Folder for the recordings; created if missing.")],
     dataset: Annotated[

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from plifctl.report.render import is_numeric, marked_texts, notes_of, plain
-from plifctl.report.table import Cell, Table
+from plifctl.report.render import cell_lines, is_numeric, notes_of, plain
+from plifctl.report.table import Table
 
 _WIDTH = 118
 _MAX_UNBROKEN = 24
@@ -70,7 +70,7 @@ def _block(table: Table, columns: Sequence[int], width: int) -> list[str]:
         drawn.add_column(Text(table.columns[index]), justify=justify, overflow="fold", min_width=longest)
         narrowest += longest + 2
     for row in table.cells:
-        drawn.add_row(*(Text("\n".join(_cell_lines(row[index]))) for index in columns))
+        drawn.add_row(*(Text("\n".join(cell_lines(row[index]))) for index in columns))
     # rich may draw wider than the width given, but narrower for a smaller one
     lines = _draw(drawn, width)
     for smaller in range(width - 2, width // 2, -2):
@@ -82,7 +82,7 @@ def _block(table: Table, columns: Sequence[int], width: int) -> list[str]:
 
 def _unbroken(table: Table, column: int) -> list[str]:
     """Yields the texts that must not be wrapped: row names, numbers with difference and mark, other single words."""
-    texts = [line for row in table.cells for line in _cell_lines(row[column])]
+    texts = [line for row in table.cells for line in cell_lines(row[column])]
     if column == 0:
         return [table.columns[0], *texts]
     words = table.columns[column].split()
@@ -92,10 +92,6 @@ def _unbroken(table: Table, column: int) -> list[str]:
 def _is_result(table: Table, column: int) -> bool:
     """Returns whether a column contains only numbers from runs."""
     return not any(row[column].text for row in table.cells)
-
-
-def _cell_lines(cell: Cell) -> list[str]:
-    return [f"{text} ({mark})" if mark else text for text, mark in marked_texts(cell)]
 
 
 def _draw(table: RichTable, width: int) -> list[str]:

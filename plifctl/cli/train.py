@@ -27,11 +27,6 @@ ResumeOption = Annotated[
         autocompletion=options.runs,
     ),
 ]
-EpochsOption = Annotated[int | None, typer.Option("--epochs", min=1, help="Passes over the training set.")]
-SubsetOption = Annotated[
-    float | None,
-    typer.Option("--subset", help="Fraction of each class to train and test on; marks the run as modified."),
-]
 FoldOption = Annotated[
     str | None,
     typer.Option(
@@ -64,9 +59,6 @@ FreezeOption = Annotated[
 ]
 PrepareOption = Annotated[
     bool, typer.Option("--prepare", help="Build the cache if it is missing, as plifctl prepare does.")
-]
-EveryOption = Annotated[
-    int, typer.Option("--checkpoint-every", min=0, help="Checkpoint every N steps as well, not only after epochs.")
 ]
 RankTimeoutOption = Annotated[
     float,
@@ -118,13 +110,6 @@ Example: plifctl refit gesture-plif --epochs 64
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the three subcommands."""
-    app.command("train", help=_TRAIN)(_command("A"))
-    app.command("validate", help=_VALIDATE)(_command("B"))
-    app.command("refit", help=_REFIT)(_command("C"))
-
-
 _REPORTED = {
     "A": "best test accuracy",
     "B": "test accuracy of the model selected by validation",
@@ -133,14 +118,14 @@ _REPORTED = {
 """What the accuracy of a protocol is."""
 
 
-def _command(protocol: Protocol) -> Callable[..., None]:
+def _command(protocol: Protocol, about: str) -> Callable[..., None]:
     def run(
         experiment: options.OptionalExperiment = None,
         name: NameOption = None,
         resume: ResumeOption = None,
         recipe: options.RecipeOption = None,
-        epochs: EpochsOption = None,
-        subset: SubsetOption = None,
+        epochs: options.EpochsOption = None,
+        subset: options.SubsetOption = None,
         seed: SeedOption = None,
         cv_fold: FoldOption = None,
         overrides: options.SetOption = None,
@@ -153,7 +138,7 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         raw: options.RawOption = None,
         no_checksum: options.ChecksumOption = False,
         no_download: options.NoDownloadOption = False,
-        checkpoint_every: EveryOption = 0,
+        checkpoint_every: options.CheckpointEveryOption = 0,
         kernel: options.KernelOption = "auto",
         deterministic: DeterministicOption = None,
         graph: GraphOption = None,
@@ -168,23 +153,21 @@ def _command(protocol: Protocol) -> Callable[..., None]:
 
         wait_passively()  # before the imports below import torch
 
-        from plifctl.config.overrides import override_texts
+        from plifctl.config.overrides import training_overrides
         from plifctl.errors import UsageError
         from plifctl.pipeline.train_options import TrainOptions
 
         if not prepare and (raw is not None or no_checksum or no_download):
             raise UsageError("--raw, --no-checksum and --no-download require --prepare", hint="add --prepare")
-        values = {"train.epochs": epochs, "train.subset": subset, "train.seed": seed}
-        flags = [f"{key}={value}" for key, value in values.items() if value is not None]
-        flags += _fold_overrides(cv_fold) if cv_fold is not None else []
-        flags += override_texts({"train.freeze": freeze}) if freeze else ()
+        flags = training_overrides(epochs=epochs, subset=subset, seed=seed, freeze=freeze)
+        fold = _fold_overrides(cv_fold) if cv_fold is not None else ()
         wanted = TrainOptions(
             protocol=protocol,
             experiment=experiment,
             name=name,
             resume=resume,
             recipe=recipe,
-            overrides=(*(overrides or ()), *flags),
+            overrides=(*(overrides or ()), *flags, *fold),
             digest=digest,
             weights=weights,
             build_cache=prepare,
@@ -202,7 +185,11 @@ def _command(protocol: Protocol) -> Callable[..., None]:
         )
         _run(wanted, dry_run=dry_run, as_json=as_json)
 
+    run.__doc__ = about
     return run
+
+
+train, validate, refit = _command("A", _TRAIN), _command("B", _VALIDATE), _command("C", _REFIT)
 
 
 def _fold_overrides(text: str) -> list[str]:

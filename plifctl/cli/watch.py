@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    """Adds the subcommand."""
-    app.command("watch")(watch)
-
-
 def watch(
     run: options.RunId = "last", runs_dir: options.RunsDirOption = None, as_json: options.JsonOption = False
 ) -> None:

@@ -73,6 +73,34 @@ def fold_overrides(fold: int | str, folds: int | str | None) -> list[str]:
     return ["split.method=folds", "split.test=null", f"split.folds={folds}", f"split.fold={fold}"]
 
 
+def training_overrides(
+    *,
+    epochs: int | None = None,
+    subset: float | None = None,
+    seed: int | None = None,
+    freeze: str | Sequence[str] | None = None,
+) -> tuple[str, ...]:
+    """Returns the overrides that the options of a training stand for; None, or no pattern, changes nothing.
+
+    Args:
+        epochs: Passes over the training set.
+        subset: Fraction of each class to train and test on.
+        seed: Seed of weights, order, dropout and augmentation.
+        freeze: Patterns of the layers or parameters that are not trained; a text is one.
+
+    Raises:
+        UsageError: A value is not one that a registry file can hold.
+
+    Example:
+        >>> training_overrides(epochs=64, freeze="conv*")
+        ('train.epochs=64', 'train.freeze=["conv*"]')
+    """
+    values: dict[str, Any] = {"epochs": epochs, "subset": subset, "seed": seed}
+    if freeze:
+        values["freeze"] = [freeze] if isinstance(freeze, str) else list(freeze)
+    return override_texts({f"train.{key}": value for key, value in values.items() if value is not None})
+
+
 def modifications(overrides: Iterable[str], *, is_fold: bool, is_registered: bool) -> list[str]:
     """Returns the overrides that make another experiment than that of its name.
 
@@ -130,7 +158,7 @@ def _value_text(key: str, value: Any) -> str:
         return json.dumps(value, ensure_ascii=False, allow_nan=False, default=_to_python)
     except (TypeError, ValueError):
         raise UsageError(
-            f"{key}: found {value!r}, expected a number, a text, True, False, None, a list or a mapping",
+            f"{key}: found {value!r}, expected a finite number, a text, True, False, None, a list or a mapping",
             hint='e.g. {"train.lr": 0.01}',
         ) from None
 

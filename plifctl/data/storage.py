@@ -62,6 +62,9 @@ ARCHIVES = (".zip", *_TARS)
 LIST_BYTES = 2**16
 """Largest size of a list of recordings or windows of the published data sets."""
 
+EVERY_FILE = re.compile(r"^([\s\S]+)$")
+"""Pattern of a :class:`Storage` whose members are all files, by their path."""
+
 _MAX_SKIPPED_FOLDERS = 1000
 _SURVEY_VERSION = 4  # raised when a survey contains more than before, or texts are read otherwise
 

@@ -24,9 +24,11 @@ from plifctl.evaluation.layer_times import LayerTimes
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import TrainedModel, load_trained
+from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.controls import Control, change, check_control, compare, keep, list_controls
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
-from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples
+from plifctl.pipeline.evaluation_samples import EvaluationSamples, open_samples
+from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
 from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
@@ -136,6 +138,8 @@ class EvaluationResult:
             times; None for an ordinary evaluation.
         controls: Tests under every named control, if they were asked for.
         kept_in: The run that keeps the tests under controls; None if none does.
+        differences: Numbers of predictions that are ``different`` from the unchanged ones, ``lost`` (no longer correct)
+            and ``gained`` (correct only with the change); None for an ordinary evaluation.
     """
 
     experiment: str
@@ -161,6 +165,7 @@ class EvaluationResult:
     unchanged: EvaluationResult | None = None
     controls: tuple[ControlResult, ...] = ()
     kept_in: str | None = None
+    differences: dict[str, int] | None = None
 
     @property
     def reproduced(self) -> bool:
@@ -172,29 +177,16 @@ class EvaluationResult:
         return self.control is None and (kept is None or not (kept["different"] or kept["other_label"]))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples.
-
-        A changed evaluation also has ``differences``, the numbers of predictions that are ``different`` from the
-        unchanged ones, ``lost`` (no longer correct) and ``gained`` (correct only with the change).
-        """
+        """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
         left_out = {"predictions", "votes", "unchanged", "controls"} | {
-            name for name in ("spikes", "control", "kept_in") if getattr(self, name) is None
+            name for name in ("spikes", "control", "kept_in", "differences") if getattr(self, name) is None
         }
         tree = {name: value for name, value in asdict(self).items() if name not in left_out}
         if self.controls:
             tree["controls"] = [one.describe() for one in self.controls]
         if self.unchanged is not None:
-            tree["differences"] = self._differences(self.unchanged)
             tree["unchanged"] = self.unchanged.to_json()
         return tree
-
-    def _differences(self, unchanged: EvaluationResult) -> dict[str, int]:
-        labels, before, after = self.predictions.labels, unchanged.predictions.predicted, self.predictions.predicted
-        return {
-            "different": int((before != after).sum()),
-            "lost": int(((before == labels) & (after != labels)).sum()),
-            "gained": int(((before != labels) & (after == labels)).sum()),
-        }
 
     def to_csv(self) -> str:
         """Returns a CSV document with a row for each test sample: id, true class, predicted class, votes.
@@ -259,7 +251,8 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.T not in (None, trained_steps):
         trained = _with_T(trained, options)
     changed = trained if control is None else change(trained, control)
-    samples = open_samples(trained, device, options.cache_dir, content=content, data_in=options.data_in)
+    kept = _kept_evidence(trained)
+    samples = open_samples(trained, kept, device, options.cache_dir, content=content, data_in=options.data_in)
     chosen = _recorded_rows(samples, options) if options.records_spikes else None
     if options.controls:
         result = _measure_controls(samples, options, trained_steps, progress)
@@ -315,7 +308,9 @@ def _measure_both(
     other = replace(samples, trained=changed, time=control.time)
     result = _measure(other, replace(options, layer_times=0.0), trained_steps, progress, control)
     found = compare(samples, control, unchanged.predictions, result.predictions)
-    return replace(result, unchanged=unchanged, kept_in=keep(samples.trained, [found]))
+    different = int((unchanged.predictions.predicted != result.predictions.predicted).sum())
+    differences = {"different": different, "lost": found.lost, "gained": found.gained}
+    return replace(result, unchanged=unchanged, differences=differences, kept_in=keep(samples.trained, [found]))
 
 
 def _measure_controls(
@@ -350,19 +345,24 @@ def _measure(
         return replace(result, control=control)
     for warning in describe_extreme_rates(found.firing_rate, spec.network, spec.neuron):
         _log.warning(warning)
-    kept = _compare_with_kept(trained, predictions) if trained_steps == spec.T else None
+    kept = _compare_with_kept(samples, predictions) if trained_steps == spec.T else None
     return replace(result, kept_predictions=kept)
 
 
-def _compare_with_kept(trained: TrainedModel, predictions: Predictions) -> dict[str, Any] | None:
-    """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
+def _kept_evidence(trained: TrainedModel) -> Evidence:
+    """Returns what the run, or the folder, keeps of the network; of a run nothing, with a warning, if it is damaged."""
     try:
-        kept = kept_predictions(trained)
+        return kept_evidence(trained)
     except RunError as error:
         if trained.run is None:  # a folder's predictions are what its result is verified by
             raise
         _log.warning("not compared: %s", error)
-        return None
+        return Evidence()
+
+
+def _compare_with_kept(samples: EvaluationSamples, predictions: Predictions) -> dict[str, Any] | None:
+    """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
+    trained, kept = samples.trained, samples.kept.predictions
     if kept is None and trained.run is None and trained.path.is_dir():
         _log.warning("%s keeps no predictions: nothing was compared", trained.path)
     if kept is None or (compared := predictions.compare(kept)) is None:

@@ -18,9 +18,10 @@ from plifctl.evaluation.accuracy import Evaluation, as_class_indices, evaluate
 from plifctl.evaluation.controls import change_time
 from plifctl.evaluation.layer_times import LayerTimes, measure_layer_times, times_unsupported_reason
 from plifctl.evaluation.operations import Operations, count_operations
-from plifctl.exchange.folder import read_evidence
 from plifctl.exchange.model import TrainedModel
+from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.kept_evidence import reported_epoch
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.runs import Predictions, Run
 from plifctl.training.batches import Batch, BatchLoader
@@ -42,6 +43,7 @@ class EvaluationSamples:
         cache: Their cache.
         loader: Reads them as inputs of the network.
         rows: Their rows in the cache, ascending.
+        kept: What the run, or the folder, keeps of the network.
         time: Change of their frames; None: as they are in the cache.
     """
 
@@ -49,6 +51,7 @@ class EvaluationSamples:
     cache: Cache
     loader: BatchLoader
     rows: np.ndarray
+    kept: Evidence
     time: TimeControl | None = None
 
     def evaluate(self, progress: Progress = silent) -> Evaluation:
@@ -115,6 +118,7 @@ class EvaluationSamples:
 
 def open_samples(
     trained: TrainedModel,
+    kept: Evidence,
     device: torch.device,
     cache_dir: Path | None = None,
     *,
@@ -125,6 +129,7 @@ def open_samples(
 
     Args:
         trained: The network, on ``device``.
+        kept: What the run, or the folder, keeps of it (:func:`~plifctl.pipeline.kept_evidence.kept_evidence`).
         device: Where inputs go.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
         content: Content digest of the preferred cache.
@@ -138,10 +143,10 @@ def open_samples(
     place, placement_reason = choose_placement(cache.nbytes, device, data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, trained.spec, device, data_in=place)
-    return EvaluationSamples(trained, cache, loader, _rows(trained, cache))
+    return EvaluationSamples(trained, cache, loader, _rows(trained, kept, cache), kept)
 
 
-def _rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
+def _rows(trained: TrainedModel, kept: Evidence, cache: Cache) -> np.ndarray:
     """Returns the rows to test on: those of the test samples that a folder, or a run with its own split, lists.
 
     Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
@@ -149,7 +154,7 @@ def _rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
     Raises:
         CacheError: The cache lacks some of them.
     """
-    listed = _listed_samples(trained)
+    listed = _listed_samples(trained, kept)
     if listed is None:
         return make_split("A", trained.spec, cache).test
     places = {name: row for row, name in enumerate(cache.sample_ids)}
@@ -162,34 +167,11 @@ def _rows(trained: TrainedModel, cache: Cache) -> np.ndarray:
     return np.sort([places[name] for name in listed])
 
 
-def _listed_samples(trained: TrainedModel) -> Sequence[str] | None:
+def _listed_samples(trained: TrainedModel, kept: Evidence) -> Sequence[str] | None:
     """Returns the ids of the test samples of a folder, or of a run that made its own split; None: not listed."""
     if trained.run is None:
-        kept = kept_predictions(trained)
-        return None if kept is None else kept.sample_ids
+        return None if kept.predictions is None else kept.predictions.sample_ids
     if trained.spec.split.method == "official":
         return None
     tested: list[str] = Run(trained.run).split()["test"]
     return tested
-
-
-def reported_epoch(trained: TrainedModel) -> int | None:
-    """Returns the epoch of a finished run's checkpoint; None where it is unknown."""
-    if trained.run is None or (run := Run(trained.run)).status() != "finished":
-        return None  # a longer training may have replaced the checkpoints
-    record = run.record()
-    epochs = {run.checkpoint("best"): record.best_epoch, run.checkpoint("last"): record.epochs}
-    return epochs.get(trained.path)
-
-
-def kept_predictions(trained: TrainedModel) -> Predictions | None:
-    """Returns the predictions that a run or an exported folder keeps of this network; None: it keeps none.
-
-    Raises:
-        RunError: They are damaged.
-    """
-    if trained.run is None:
-        return read_evidence(trained.path).predictions if trained.path.is_dir() else None
-    epoch = reported_epoch(trained)
-    kept = Run(trained.run).predictions() if epoch is not None else None
-    return kept if kept is not None and kept.epoch == epoch else None

@@ -11,14 +11,15 @@ import torch
 from plifctl import paths
 from plifctl.config.choices import CheckpointName, NetworkFormat
 from plifctl.errors import CacheError, UsageError
-from plifctl.exchange.folder import read_evidence, to_half
+from plifctl.exchange.folder import to_half
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format, write_network
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence
-from plifctl.pipeline.evaluation_samples import EvaluationSamples, kept_predictions, open_samples, reported_epoch
+from plifctl.pipeline.evaluation_samples import EvaluationSamples, open_samples
+from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import ResultRecord, Run, with_controls
+from plifctl.runs import ResultRecord, with_controls
 
 _log = logging.getLogger(__name__)
 
@@ -113,17 +114,16 @@ def _round_to_half(trained: TrainedModel) -> None:
 
 def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progress: Progress) -> Evidence:
     """Returns what a folder states of the network, measured where the run does not keep it."""
-    record, kept = _record(trained), kept_predictions(trained)
-    before = read_evidence(trained.path) if trained.path.is_dir() else Evidence()
-    found = Evidence(
-        record,
-        None if half or trained.folded else kept,  # those of other weights
-        half=half or before.half,
-        folded=before.folded,
+    kept = kept_evidence(trained)
+    found = replace(
+        kept,
+        record=_with_current_controls(kept.record, trained.run),
+        predictions=None if half or trained.folded else kept.predictions,  # those of other weights
+        half=half or kept.half,
     )
     if found.half:  # what is measured is what is written
         _round_to_half(trained)
-    samples = _samples(trained, cache_dir)
+    samples = _samples(trained, kept, cache_dir)
     if samples is None:
         return found
     if found.predictions is None:
@@ -147,22 +147,19 @@ def _compare_with_record(evidence: Evidence, path: Path) -> None:
         )
 
 
-def _record(trained: TrainedModel) -> ResultRecord | None:
-    """Returns the result of the run that trained exactly this network; None: not finished, or unknown."""
-    if trained.run is None:
-        return read_evidence(trained.path).record if trained.path.is_dir() else None
-    record = Run(trained.run).record() if reported_epoch(trained) is not None else None
-    if record is None or record.best_epoch != reported_epoch(trained):
-        return None
-    record = with_controls(record, trained.run)
+def _with_current_controls(record: ResultRecord | None, run: Path | None) -> ResultRecord | None:
+    """Returns the record of a run with those of its tests under controls that are of its network and samples."""
+    if record is None or run is None:
+        return record
+    record = with_controls(record, run)
     current = tuple(one for one in record.controls if not record.control_problem(one))
     return record.model_copy(update={"controls": current})
 
 
-def _samples(trained: TrainedModel, cache_dir: Path | None) -> EvaluationSamples | None:
+def _samples(trained: TrainedModel, kept: Evidence, cache_dir: Path | None) -> EvaluationSamples | None:
     """Returns the test samples; None where there is no cache of them."""
     try:
-        return open_samples(trained, torch.device("cpu"), cache_dir, content=trained.cache)
+        return open_samples(trained, kept, torch.device("cpu"), cache_dir, content=trained.cache)
     except CacheError as error:
         _log.warning("no cache to test the network on, so the model card has no energy estimate: %s", error)
         return None

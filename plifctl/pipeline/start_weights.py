@@ -10,9 +10,9 @@ from torch import Tensor
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError
-from plifctl.exchange.folder import read_evidence
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import TrainedModel, load_trained
+from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.runs import Run, StartedFrom, load_checkpoint
 from plifctl.training.fine_tuning import describe_layers, match_weights, weights_digest
 from plifctl.training.trainer import build_model
@@ -70,11 +70,11 @@ def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> Start
 
 def _epoch_and_accuracy(trained: TrainedModel) -> tuple[int | None, float | None]:
     """Returns what a best checkpoint, or an exported folder with its result, states of itself; None of other files."""
-    if trained.path.is_dir():
-        record = read_evidence(trained.path).record
-        return (None, None) if record is None else (record.best_epoch, record.accuracy)
-    state = load_checkpoint(trained.path) if trained.path.suffix == ".pt" else {}
-    return state.get("epoch"), state.get("accuracy")
+    if trained.path.is_file() and trained.path.suffix == ".pt":
+        state = load_checkpoint(trained.path)
+        return state.get("epoch"), state.get("accuracy")
+    record = kept_evidence(trained).record
+    return (None, None) if record is None else (record.best_epoch, record.accuracy)
 
 
 def kept_start_weights(run: Run, digest: str | None) -> dict[str, Tensor] | None:

@@ -40,7 +40,7 @@ from plifctl.training.distributed import Group, Ranks, process_group, rank_devic
 from plifctl.training.kernel_selection import Selection
 from plifctl.training.kernel_trial import known_cause
 from plifctl.training.process import use_deterministic_algorithms
-from plifctl.training.progress import EpochRow, Outcome, SilentRecorder
+from plifctl.training.progress import EpochRow, Outcome, Recorder
 from plifctl.training.sample_store import free_memory
 from plifctl.training.step_times import products_per_second
 from plifctl.training.trainer import Trainer
@@ -404,7 +404,7 @@ class _ObservedRecorder(RunRecorder):
         return self._observer.stop_signal()
 
 
-class _RankRecorder(SilentRecorder):
+class _RankRecorder(Recorder):
     """Recorder of all ranks but the first; writes nothing."""
 
     def __init__(self, observer: TrainObserver) -> None:

@@ -276,9 +276,14 @@ def marked_texts(cell: Cell) -> list[tuple[str, str]]:
     return [(plain(_with_difference(number)), number.mark) for number in cell.numbers]
 
 
+def cell_lines(cell: Cell) -> list[str]:
+    """Returns the texts in a cell, each with its mark in brackets."""
+    return [f"{text} ({mark})" if mark else text for text, mark in marked_texts(cell)]
+
+
 def cell_text(cell: Cell) -> str:
     """Returns the text of a cell, marks in brackets."""
-    return ", ".join(f"{text} ({mark})" if mark else text for text, mark in marked_texts(cell))
+    return ", ".join(cell_lines(cell))
 
 
 def _with_difference(number: Number) -> str:

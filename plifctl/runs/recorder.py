@@ -35,17 +35,16 @@ from plifctl.runs.progress_file import (
 )
 from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
 from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
+from plifctl.training.progress import EpochRow, Outcome, Recorder
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
-    from plifctl.training.progress import EpochRow, Outcome
-
 _log = logging.getLogger(__name__)
 
 
-class RunRecorder:
-    """Writes a training to its run directory; a :class:`plifctl.training.progress.Recorder`.
+class RunRecorder(Recorder):
+    """Writes a training to its run directory.
 
     Everything happens within :meth:`live`; :meth:`begin` comes first, :meth:`finish` last.
 
@@ -151,10 +150,6 @@ class RunRecorder:
             _add_histogram(self._board, f"w_over_tau/{layer}", found, row.epoch)
         self._board.flush()
 
-    def on_saved_epoch(self, row: EpochRow) -> bool | None:
-        """Does nothing; subclasses may stop the training."""
-        return None
-
     def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Replaces a checkpoint."""
         context = {"spec": self.spec.model_dump_json(), "cache": self._cache}
@@ -163,10 +158,6 @@ class RunRecorder:
     def load_best(self) -> dict[str, Any]:
         """Returns the best checkpoint."""
         return load_checkpoint(self.run.checkpoint("best"))
-
-    def stop_signal(self) -> int | None:
-        """Returns the signal that requests a stop, or None; subclasses may override it."""
-        return None
 
     def finish(
         self,

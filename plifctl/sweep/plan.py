@@ -107,6 +107,10 @@ class Plan(Spec):
         by_name = {run.name: run for run in changed}
         return self.model_copy(update={"runs": tuple(by_name.get(run.name, run) for run in self.runs)})
 
+    def released(self) -> Plan:
+        """Returns the plan of a sweep that no process runs."""
+        return self.model_copy(update={"host": None, "pid": None})
+
 
 class PlanFile:
     """The file of a plan, and the files beside it.

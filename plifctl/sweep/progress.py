@@ -15,7 +15,9 @@ from __future__ import annotations
 
 import signal
 import statistics
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
@@ -85,6 +87,18 @@ class ProgressReader:
         self._file, self._authors = file, authors or {}
         self._runs: dict[str, Run] = {}
         self._finished: dict[str, tuple[object, RunProgress]] = {}  # by name: state of the files, and what was read
+        self._seconds = 0.0  # of the last reading
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """Takes the time of the block, which reads everything once, for :meth:`pause`."""
+        began = time.monotonic()
+        yield
+        self._seconds = time.monotonic() - began
+
+    def pause(self, least: float) -> float:
+        """Returns the seconds to wait before the next reading, so that reading takes a small part of the time."""
+        return max(least, 10 * self._seconds)
 
     def read(self, plan: Plan, jobs: Mapping[str, Job]) -> list[RunProgress]:
         """Returns state and progress of the runs of a plan, in its order.

@@ -100,7 +100,7 @@ class _Sweep:
         self._reader = ProgressReader(file, authors_accuracies())
         self._jobs: dict[str, Job] = {}
         self._given: set[str] = set()  # runs that this process gave to the engine
-        self._saved = self._reading = 0.0
+        self._saved = 0.0
         self._without_cache: dict[str, str] = {}  # runs, and why their cache is missing
 
     def save(self) -> None:
@@ -113,7 +113,7 @@ class _Sweep:
 
     def end(self) -> None:
         """Writes the plan at the end of this process, which runs the sweep no longer."""
-        self.plan = self.plan.model_copy(update={"host": None, "pid": None})
+        self.plan = self.plan.released()
         self.save()
 
     def prepare(self, members: Sequence[Member], progress: Progress) -> None:
@@ -142,11 +142,11 @@ class _Sweep:
         return not is_done and run.state in ("missing", "interrupted", "failed")
 
     def wait(self) -> None:
-        """Waits until a job has ended, or it is time to read again: reading takes a small part of the time.
+        """Waits until a job has ended, or it is time to read again.
 
         Meanwhile the engine is asked again and again, since it starts what is queued then.
         """
-        until = time.monotonic() + 10 * self._reading
+        until = time.monotonic() + self._reader.pause(_POLL_SECONDS)
         while True:
             time.sleep(_POLL_SECONDS)
             if time.monotonic() >= until:
@@ -160,7 +160,12 @@ class _Sweep:
 
     def update(self) -> None:
         """Reads state and progress of the runs, and passes them on."""
-        began = time.monotonic()
+        with self._reader.timed():
+            found = self._read()
+        self._watch(found)
+
+    def _read(self) -> list[RunProgress]:
+        """Returns state and progress of the runs, whose states the plan has from now on."""
         runs = self._reader.unfinished(self.plan.runs) if self._engine.detached else self.plan.runs
         self._jobs = self._poll(runs)
         found = self._reader.read(self.plan, self._jobs)
@@ -173,8 +178,7 @@ class _Sweep:
         self.plan = self.plan.with_runs(changed)
         if changed or time.monotonic() - self._saved > _SAVE_SECONDS:
             self.save()
-        self._reading = time.monotonic() - began
-        self._watch(found)
+        return found
 
     def _explain(self, entry: RunProgress) -> RunProgress:
         why = self._without_cache.get(entry.run.name)

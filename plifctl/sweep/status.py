@@ -93,7 +93,6 @@ class SweepWatch:
         folder = runs_dir or paths.runs_dir()
         self.file = PlanFile(folder, name if name is not None else _latest(folder))
         self._reader = ProgressReader(self.file, authors_accuracies())
-        self._reading = 0.0
         self.file.load()
 
     def read(self) -> SweepStatus:
@@ -102,14 +101,12 @@ class SweepWatch:
         Raises:
             MachineError: The batch system that trains what is not finished cannot be reached.
         """
-        began = time.monotonic()
-        plan = self.file.load()
-        jobs = poll_detached(self._reader.unfinished(plan.runs), self.file.folder)
-        if self.file.is_held():
-            jobs = {**planned_jobs(plan), **jobs}
-        found = _status(plan, self.file, self._reader.read(plan, jobs))
-        self._reading = time.monotonic() - began
-        return found
+        with self._reader.timed():
+            plan = self.file.load()
+            jobs = poll_detached(self._reader.unfinished(plan.runs), self.file.folder)
+            if self.file.is_held():
+                jobs = {**planned_jobs(plan), **jobs}
+            return _status(plan, self.file, self._reader.read(plan, jobs))
 
     def follow(self, found: SweepStatus) -> Iterator[SweepStatus]:
         """Yields its status again and again, until no run waits or is trained.
@@ -123,7 +120,7 @@ class SweepWatch:
         failures = 0
         while found.is_active:
             least = _DETACHED_SECONDS if detached_jobs(entry.run for entry in found.unfinished) else _POLL_SECONDS
-            pause = max(least, 10 * self._reading)  # reading takes a small part of the time
+            pause = self._reader.pause(least)
             time.sleep(pause)
             try:
                 found, failures = self.read(), 0
@@ -207,7 +204,7 @@ def _forget_jobs(file: PlanFile, cancelled: set[str]) -> None:
         plan = file.load()
         waited = [run for run in plan.runs if run.name in cancelled and not is_trained(file.runs_dir / run.name)]
         unbegun = [run.model_copy(update={"job": None, "engine": None, "state": "missing"}) for run in waited]
-        file.save(plan.with_runs(unbegun).model_copy(update={"host": None, "pid": None}))
+        file.save(plan.with_runs(unbegun).released())
 
 
 def _stop_process(file: PlanFile) -> None:

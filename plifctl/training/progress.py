@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -61,8 +61,11 @@ class EpochRow:
     cpu_seconds: float | None = None
 
 
-class Recorder(Protocol):
-    """Receives the progress of a training, stores its states, and can stop it. Called in the training's thread."""
+class Recorder:
+    """Receives the progress of a training, stores its states, and can stop it; called in the training's thread.
+
+    All methods do nothing unless overridden, but :meth:`load_best`, which goes with :meth:`save`.
+    """
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
         """Called after each batch; ``part`` is ``train``, ``validate``, ``test`` or ``observe``."""
@@ -72,40 +75,17 @@ class Recorder(Protocol):
 
     def on_saved_epoch(self, row: EpochRow) -> bool | None:
         """Called once they are saved; False stops the training after the epoch, any other value does not."""
+        return None
 
     def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
         """Stores a state: tensors and plain values only."""
 
     def load_best(self) -> dict[str, Any]:
         """Returns the state last saved as ``best``."""
-        ...
+        raise NotImplementedError
 
     def stop_signal(self) -> int | None:
         """Returns the number of the signal that asks the training to stop, or None; called after each step."""
-        ...
-
-
-class SilentRecorder:
-    """A recorder that stores nothing and never stops the training."""
-
-    def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
-        """Does nothing."""
-
-    def on_epoch(self, row: EpochRow) -> None:
-        """Does nothing."""
-
-    def on_saved_epoch(self, row: EpochRow) -> bool | None:
-        """Does nothing."""
-
-    def save(self, name: CheckpointName, state: dict[str, Any]) -> None:
-        """Does nothing."""
-
-    def load_best(self) -> dict[str, Any]:
-        """Is not called: nothing is stored."""
-        raise AssertionError
-
-    def stop_signal(self) -> int | None:
-        """Returns None."""
         return None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Generator
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
@@ -16,7 +16,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.evaluation.accuracy import evaluate
 from plifctl.training.batches import Batch, BatchLoader
 from plifctl.training.optimizer import autocast, float32_products
-from plifctl.training.progress import SilentRecorder
+from plifctl.training.progress import Recorder
 from plifctl.training.sample_store import Samples
 from plifctl.training.splits import Split
 from plifctl.training.trainer import COLLECT_EVERY, Trainer
@@ -53,9 +53,7 @@ class BatchTimer:
         self.spec, self.device = spec, device
         self._loader = BatchLoader(samples, spec, device, data_in=data_in)
         none = np.empty(0, np.int64)
-        self._trainer = Trainer(
-            spec, self._loader, Split(none, none, none), SilentRecorder(), kernel=kernel, graph=graph
-        )
+        self._trainer = Trainer(spec, self._loader, Split(none, none, none), Recorder(), kernel=kernel, graph=graph)
         self._trainer.model.train()
         self._trainer.optimizer.begin_epoch(0)
         self._warm = False
@@ -71,7 +69,7 @@ class BatchTimer:
         """
         with closing(self._loader.training_batches(rows, 0)) as batches:
             batch = next(batches)
-        with self._running():
+        with float32_products(self.spec.train, self.device):
             self._warm_up(batch)
             return self._median(lambda: self._accumulated_step(batch), seconds) / self.spec.train.accumulate
 
@@ -82,7 +80,7 @@ class BatchTimer:
             rows: Samples of the training set; an epoch of them is begun, and begun again if it ends.
             seconds: Time to spend.
         """
-        with self._running(), closing(self._endless(rows)) as batches:
+        with float32_products(self.spec.train, self.device), closing(self._endless(rows)) as batches:
             self._warm_up(next(batches))
             done, started = 0, time.perf_counter()
             while not done or time.perf_counter() - started < seconds:
@@ -147,11 +145,6 @@ class BatchTimer:
         while len(found) < _BLOCKS and time.perf_counter() < until:
             found.append(block(steps))
         return statistics.median(found)
-
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        with float32_products(self.spec.train, self.device):
-            yield
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -207,9 +207,10 @@ def test_controls_travel_with_an_exported_folder_to_a_table(trained: Plifctl, ow
     assert result.code == 0, result.err
     assert "kept" not in result.err
     assert (places / "folder" / "result.json").read_bytes() == before
-    name = json.loads(trained("runs", "add", places / "folder", "--runs-dir", places / "runs", "--json").out)["run"]
-    assert re.search(r"\nshuffled +\d", trained("runs", "show", name).out)
-    assert json.loads(trained("runs", "show", name, "--json").out)["controls"][0]["problem"] == ""
+    own = ("--runs-dir", places / "runs")  # elsewhere than the run itself, which has the same name
+    name = json.loads(trained("runs", "add", places / "folder", *own, "--json").out)["run"]
+    assert re.search(r"\nshuffled +\d", trained("runs", "show", name, *own).out)
+    assert json.loads(trained("runs", "show", name, *own, "--json").out)["controls"][0]["problem"] == ""
     table = api.table("claims", source="added", include_modified=True, runs_dir=places / "runs")
     assert "synthetic gestures: shuffled" in table.rows[5][4]
 

@@ -92,6 +92,18 @@ def test_folder_is_reproduced_on_a_cache_of_ones_own(plifctl: Plifctl, shared_fo
 
 
 @pytest.mark.long
+def test_predictions_of_a_folder_are_read_once(
+    plifctl: Plifctl, shared_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load, reads = Predictions.load, []
+    monkeypatch.setattr(Predictions, "load", lambda path: reads.append(path) or load(path))
+    for command in (("eval", "net", *FAST), ("export", "net", "again")):
+        reads.clear()
+        assert plifctl(*command).code == 0
+        assert reads == [shared_folder.relative_to(Path.cwd()) / "predictions.npz"]
+
+
+@pytest.mark.long
 def test_added_run_is_a_source_of_its_own(plifctl: Plifctl, shared_folder: Path, places: Path) -> None:
     (run,) = list_runs(places / "elsewhere")
     result = plifctl("runs", "add", "net")

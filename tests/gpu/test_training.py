@@ -10,14 +10,14 @@ from tiny_training import ShadeSamples
 from plifctl.config.choices import DataPlacement, Kernel
 from plifctl.config.lookup import load_registry
 from plifctl.training.batches import BatchLoader
-from plifctl.training.progress import EpochRow
+from plifctl.training.progress import EpochRow, Recorder
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 
 
-class StrictRecorder:
+class StrictRecorder(Recorder):
     """Keeps rows; waiting for the GPU within an epoch is an error."""
 
     def __init__(self) -> None:
@@ -31,17 +31,11 @@ class StrictRecorder:
     def on_epoch(self, row: EpochRow) -> None:
         self.rows.append(row)
 
-    def on_saved_epoch(self, row: EpochRow) -> None:
-        """Does nothing."""
-
     def save(self, name: str, state: dict[str, Any]) -> None:
         self.saved[name] = state
 
     def load_best(self) -> dict[str, Any]:
         return dict(self.saved["best"])
-
-    def stop_signal(self) -> int | None:
-        return None
 
 
 def train(

@@ -24,7 +24,7 @@ from plifctl.data.datasets.own import (
     tables_beside,
 )
 from plifctl.data.split_names import SPLIT_FOLDER, split_of
-from plifctl.data.storage import Storage, is_tar
+from plifctl.data.storage import EVERY_FILE, Storage, is_tar
 from plifctl.errors import RawDataError, list_names
 
 _PEEKED = 20  # members of a tar, which has no list of them, that tell where its class folders are
@@ -51,7 +51,7 @@ class _ClassFolders(OwnRecordings, FilePerSample):
         if path.is_dir():
             above = re.escape(f"{path.name}/")
         else:
-            members = Storage(path, re.compile(r"^([\s\S]+)$"), ignored=self.ignored).members()
+            members = Storage(path, EVERY_FILE, ignored=self.ignored).members()
             above = self._pattern_above(member.name for member in islice(members, _PEEKED if is_tar(path) else None))
         return re.compile(rf"^{above}({self.below})$")
 

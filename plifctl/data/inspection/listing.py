@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from plifctl.data.storage import Storage
+from plifctl.data.storage import EVERY_FILE, Storage
 from plifctl.data.walk import walk
 from plifctl.data.zip_reader import MEMBER_LIMIT
 from plifctl.errors import DamagedFileError
-
-_EVERY_FILE = re.compile(r"^([\s\S]+)$")
 
 
 class File(NamedTuple):
@@ -45,7 +42,7 @@ def list_files(path: Path) -> Iterator[File]:
     if path.is_dir():
         yield from (_file(name, entry) for name, entry in walk(str(path)))
         return
-    for member in Storage(path, _EVERY_FILE).members():
+    for member in Storage(path, EVERY_FILE).members():
         yield File(member.name, member.nbytes, member.load)
 
 

@@ -183,25 +183,28 @@ def draw_max_pooling() -> Figure:
     return figure
 
 
-def spike_count(pixel: int, T: int, weight: float = 1.0) -> int:
-    """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈1 / (w p)⌉⌋ with V_th = 1, p = pixel/255.
+def spike_count(pixel: int, T: int) -> int:
+    """Returns the number of spikes of the encoder's neuron in T steps, ⌊T / ⌈V_th / (w p)⌉⌋ with w = V_th = 1.
+
+    Args:
+        pixel: 0…255; p is pixel/255.
+        T: Time steps.
 
     Source: supplement J.
     """
-    return 0 if pixel == 0 else T // math.ceil(255 / (weight * pixel))
+    return 0 if pixel == 0 else T // math.ceil(255 / pixel)
 
 
-def encoder_spikes(pixels: np.ndarray, T: int, weight: float = 1.0) -> np.ndarray:
-    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons without leak, V_th = 1.
+def encoder_spikes(pixels: np.ndarray, T: int) -> np.ndarray:
+    """Returns spikes ``[T, …]`` of the learnable encoder: a 1×1 convolution before neurons without leak, w = V_th = 1.
 
     Args:
         pixels: 0…255, of any shape.
         T: Time steps.
-        weight: w.
 
     Source: supplement J.
     """
-    x = torch.from_numpy(pixels.astype(np.float64)) * weight  # in 255ths, as the threshold, so that sums are exact
+    x = torch.from_numpy(pixels.astype(np.float64))  # in 255ths, as the threshold, so that sums are exact
     v, found = torch.zeros_like(x), []
     for _ in range(T):
         h = v + x  # k → 0 with X/τ kept: no leak

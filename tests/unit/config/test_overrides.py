@@ -11,7 +11,13 @@ import pytest
 from plifctl.config.base import flatten
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import load_experiment, load_registry, without_effect
-from plifctl.config.overrides import changed_values, is_modification, merge_overrides, override_texts
+from plifctl.config.overrides import (
+    changed_values,
+    is_modification,
+    merge_overrides,
+    override_texts,
+    training_overrides,
+)
 from plifctl.errors import UsageError
 
 SHARE = ("split.method=share", "split.test=0.2", "validation.method=share")
@@ -184,8 +190,15 @@ class TestMappings:
 
     @pytest.mark.parametrize("value", [Path("x"), float("nan"), {1, 2}, object()])
     def test_value_that_no_file_can_hold_is_refused(self, value: Any) -> None:
-        with pytest.raises(UsageError, match=r"train.lr: found .*, expected a number"):
+        with pytest.raises(UsageError, match=r"train.lr: found .*, expected a finite number"):
             override_texts({"train.lr": value})
+
+
+def test_training_overrides_has_what_is_given_and_a_seed_of_zero() -> None:
+    given = training_overrides(subset=np.float64(0.5), seed=0, freeze=("conv*", "bn1.bias"))
+    assert given == ("train.subset=0.5", "train.seed=0", 'train.freeze=["conv*", "bn1.bias"]')
+    assert training_overrides(freeze="conv*") == ('train.freeze=["conv*"]',)
+    assert training_overrides() == training_overrides(freeze=()) == training_overrides(freeze="") == ()
 
 
 def test_merge_overrides_replaces_keys_set_again() -> None:

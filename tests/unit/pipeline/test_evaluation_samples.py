@@ -9,6 +9,7 @@ import torch
 from tiny_training import ArraySamples
 from untrained import CPU, SHAPE, event_spec, make_model
 
+from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.evaluation_samples import EvaluationSamples
 from plifctl.training.batches import BatchLoader
 
@@ -24,7 +25,7 @@ def test_only_the_frames_of_each_sample_are_reversed_not_its_padding(tmp_path: P
     stored.labels = stored.labels % 3
     loader = BatchLoader(stored, trained.spec, CPU)
     rows = np.array([0, 2, 3, 5, 6])
-    samples = EvaluationSamples(trained, cache, loader, rows, "reversed")  # type: ignore[arg-type]
+    samples = EvaluationSamples(trained, cache, loader, rows, Evidence(), "reversed")  # type: ignore[arg-type]
     found = torch.cat([*samples.pairs(rows)]).numpy()
     for row, sample in zip(rows, found, strict=True):
         own = content[row, : lengths[row]]

@@ -72,11 +72,18 @@ def test_sweep_trains_every_run_once_and_the_same_command_nothing(runs: Path, en
     assert second.submitted == []
 
 
-def test_engine_is_asked_all_the_time_however_long_reading_takes(
+def test_engine_is_asked_all_the_time_and_files_rarely_however_long_reading_takes(
     runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now, polls = [0.0], []
-    fake = engine()
+    now, polls, reads = [0.0], [], []
+
+    def idle(fake: FakeEngine, task: Task) -> Job:
+        if now[0] < 5000:
+            fake.queue.append(task)
+            return Job("running")
+        return train_task(fake, task)
+
+    fake = engine({"-s3-": idle})
     poll, read = fake.poll, ProgressReader.read
     fake.poll = lambda jobs: polls.append(now[0]) or poll(jobs)  # type: ignore[method-assign]
 
@@ -84,14 +91,18 @@ def test_engine_is_asked_all_the_time_however_long_reading_takes(
         now[0] += seconds
 
     def read_slowly(*args: Any) -> Any:
+        reads.append(now[0])
         sleep(60)
         return read(*args)
 
     monkeypatch.setattr(ProgressReader, "read", read_slowly)
     monkeypatch.setattr("plifctl.sweep.run._POLL_SECONDS", 0.5)
-    monkeypatch.setattr("plifctl.sweep.run.time", SimpleNamespace(sleep=sleep, monotonic=lambda: now[0]))
+    for module in ("run", "progress"):
+        clock = SimpleNamespace(sleep=sleep, monotonic=lambda: now[0])
+        monkeypatch.setattr(f"plifctl.sweep.{module}.time", clock)
     assert set(states(run_sweep(sweep_options(runs, seeds=(1, 2, 3)))).values()) == {"finished"}
     assert max(after - before for before, after in pairwise(polls)) <= 60.5
+    assert 60 * len(reads) < now[0] / 5, "reading takes a small part of the time"
 
 
 def test_failure_of_one_run_leaves_the_others_finished_and_is_tried_again(runs: Path, engine: MakeEngine) -> None:

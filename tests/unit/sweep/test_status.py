@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -121,11 +122,15 @@ def test_follow_outlasts_a_batch_system_that_does_not_answer_for_a_while(
 
 def test_follow_waits_by_the_time_that_reading_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep = Following(tmp_path, monkeypatch, engine="local")
-    sweep.answers = ["running", "ended"]
-    status = sweep.watch.read()
-    sweep.watch._reading = 1.5
-    list(sweep.watch.follow(status))
-    sweep.answers = ["running", "ended"]
+    now, took = [0.0], iter([1.5, 0.0, 0.0])
+
+    def poll_slowly(*args: Any) -> dict[str, Job]:
+        now[0] += next(took)
+        return sweep.poll(*args)
+
+    monkeypatch.setattr("plifctl.sweep.status.poll_detached", poll_slowly)
+    monkeypatch.setattr("plifctl.sweep.progress.time", SimpleNamespace(monotonic=lambda: now[0]))
+    sweep.answers = ["running", "running", "ended"]
     list(sweep.watch.follow(sweep.watch.read()))
     assert sweep.pauses == [15.0, 2.0]
 
