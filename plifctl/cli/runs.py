@@ -303,8 +303,8 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
     """Compare settings, accuracy and τ of runs.
 
     Shows the settings that differ, then accuracy and τ at the same epochs. Imported runs and records of the registry
-    can be compared as well. The accuracy is the one by which a run selects its model: on test samples (protocol A) or
-    on validation samples (B).
+    can be compared as well; of them only what is recorded is shown. The accuracy is the one by which a run selects its
+    model: on test samples (protocol A) or on validation samples (B); protocol C tests the last epoch only.
 
     Example: plifctl runs compare last authors-fashion-mnist-plif
     """

@@ -367,21 +367,41 @@ def _tau(curve: Curve) -> list[dict[int, float | None]]:
 
 def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     """The settings in which runs differ, data and machine included, with the value in each run."""
+    trained_here = all(curve.spec is not None and curve.folder is not None for curve in curves)
     settings = []
     for curve in curves:
         known: dict[str, Any] = {
             name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
         }
         known["train.seed"] = curve.seed
-        if curve.spec is not None and curve.folder is not None:
-            run, spec = Run(curve.folder), curve.spec
-            about = {"cache": run.content_digest[:12], "environment": _environment(run)}
-            known |= {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
-        settings.append(known)
+        settings.append(known | (_own_settings(curve) if trained_here else _recorded_settings(curve)))
     keys = {key: None for setting in settings for key in setting if key != "name"}
     values = {key: [setting.get(key) for setting in settings] for key in keys}
     # an unknown value is not a difference
     return {key: found for key, found in values.items() if len({repr(v) for v in found if v is not None}) > 1}
+
+
+def _own_settings(curve: Curve) -> dict[str, Any]:
+    """All settings of a run that was trained here, with its data and its machine."""
+    assert curve.spec is not None
+    assert curve.folder is not None
+    run, spec = Run(curve.folder), curve.spec
+    about = {"cache": run.content_digest[:12], "environment": _environment(run)}
+    return {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
+
+
+def _recorded_settings(curve: Curve) -> dict[str, Any]:
+    """What is known of any run, one of which only a record or a log is left included; None: unknown."""
+    if curve.origin == "imported":
+        return {"epochs": curve.epochs[-1]}
+    return {
+        "epochs": curve.epochs[-1] if curve.epochs else 0,
+        "changes": ", ".join(curve.changes) or "none",
+        "part of the samples": "yes" if curve.subset else "no",
+        "experiment digest": curve.digest and curve.digest[:12],
+        "cache": curve.cache and curve.cache[:12],
+        "training_version": ", ".join(map(str, curve.training_versions)) or None,
+    }
 
 
 def _environment(run: Run) -> dict[str, str]:

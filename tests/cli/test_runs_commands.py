@@ -181,6 +181,16 @@ class TestCompare:
         tree = json.loads(plifctl("runs", "compare", first.name, second.name, "--json").out)
         assert tree["accuracy_of"] == ["test", "validation"]
 
+    def test_compare_of_records_has_what_is_known_of_them(self, plifctl: Plifctl, folder: Path) -> None:
+        shipped = ("fashion-mnist-plif-subset=0.1-s1", "20261125T092154Z")
+        tree = json.loads(plifctl("runs", "compare", *shipped, "--json").out)["settings"]
+        assert (tree["changes"], tree["part of the samples"]) == (["train.subset=0.1", "none"], ["yes", "no"])
+        assert (tree["epochs"], tree["training_version"]) == ([12, 4], ["4", "1"])
+        own = make_run(folder)
+        mixed = json.loads(plifctl("runs", "compare", own.name, shipped[0], "--json").out)["settings"]
+        assert mixed["origin"] == ["trained", "shipped"]
+        assert mixed["experiment digest"][0] == own.config().spec.digest[:12]
+
     def test_compare_of_one_run_is_refused(self, plifctl: Plifctl, folder: Path) -> None:
         make_run(folder)
         assert plifctl("runs", "compare", "last", "last").code == 2
