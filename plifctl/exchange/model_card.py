@@ -13,6 +13,7 @@ from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.records import ResultRecord
+from plifctl.units import markdown_table
 
 _PROTOCOLS = {
     "A": "the network was tested after every epoch, and this is the maximum, which is optimistic (protocol A)",
@@ -238,5 +239,4 @@ def _origin(trained: TrainedModel, evidence: Evidence) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
-    escaped = ((name, text.replace("|", "\\|")) for name, text in rows)
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in escaped)])
+    return markdown_table(("", ""), rows)

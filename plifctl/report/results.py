@@ -25,6 +25,7 @@ from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_v
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
+from plifctl.units import letters
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -388,7 +389,7 @@ class Results:
     def mark(self, note: str) -> str:
         """Adds a note, unless it is known, and returns its letter."""
         known = {text: mark for mark, text in self.notes.items()}
-        mark = known.get(note) or _letters(len(self.notes))
+        mark = known.get(note) or letters(len(self.notes))
         self.notes[mark] = note
         return mark
 
@@ -549,8 +550,3 @@ def _count_epochs(number: int) -> str:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
-
-
-def _letters(index: int) -> str:
-    letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
-    return letter if index < 26 else f"{_letters(index // 26 - 1)}{letter}"

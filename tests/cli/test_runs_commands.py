@@ -181,6 +181,11 @@ class TestCompare:
         tree = json.loads(plifctl("runs", "compare", first.name, second.name, "--json").out)
         assert tree["accuracy_of"] == ["test", "validation"]
 
+    def test_compare_of_more_runs_than_letters_has_two_letters(self, plifctl: Plifctl, folder: Path) -> None:
+        names = [make_run(folder, epochs=1, name=f"r{number}").name for number in range(28)]
+        lines = plifctl("runs", "compare", *names).out.splitlines()
+        assert [lines[index] for index in (0, 25, 26, 27)] == ["A: r0", "Z: r25", "AA: r26", "AB: r27"]
+
     def test_compare_of_one_run_is_refused(self, plifctl: Plifctl, folder: Path) -> None:
         make_run(folder)
         assert plifctl("runs", "compare", "last", "last").code == 2

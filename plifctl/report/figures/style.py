@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from plifctl import files
 from plifctl.errors import UsageError
 from plifctl.report.fonts import fonts_for, quiet_fonts
+from plifctl.units import letters
 
 FORMATS = ("png", "svg", "pdf")
 SINGLE, DOUBLE = 3.35, 6.9
@@ -89,16 +90,6 @@ def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
 def letter(axes: Axes, index: int, title: str) -> None:
     """Sets the title of a panel as in the paper: (a), (b) and so on."""
     axes.set_title(f"({letters(index)}) {title}", loc="left")
-
-
-def letters(index: int) -> str:
-    """Returns the letters of a panel: a to z, then aa, ab and so on.
-
-    Example:
-        >>> [letters(index) for index in (0, 25, 26, 27)]
-        ['a', 'z', 'aa', 'ab']
-    """
-    return (letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4) -> None:

@@ -29,10 +29,10 @@ from plifctl.report.figures.style import (
     YELLOW,
     add_legend,
     letter,
-    letters,
     new_figure,
     stack_parts,
 )
+from plifctl.units import letters
 
 _log = logging.getLogger(__name__)
 
