@@ -14,6 +14,7 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.runs.records import LATE_EPOCHS, environment_values
 from plifctl.units import markdown_table, markdown_text, plain
 
@@ -210,7 +211,7 @@ def _describe_records(number: Number) -> dict[str, Any]:
     data = first.data
     found: dict[str, Any] = {
         # a number of one epoch is no maximum
-        "measure": None if number.epochs is None else MEASURES[first.protocol],
+        "measure": None if number.epochs is None else PROTOCOL_ACCURACY[first.protocol].short,
         "T": first.T,
         "epochs": first.epochs,
         "planned_epochs": number.planned,
@@ -236,14 +237,6 @@ def _describe_records(number: Number) -> dict[str, Any]:
         found |= {"validation_chosen": round(100 * chosen, 4)}
         found |= {"validated_runs": [record.run for record in number.validated]}
     return found
-
-
-MEASURES = {
-    "A": "maximum over test epochs",
-    "B": "test accuracy of the epoch that validation chose",
-    "C": "test accuracy of the last epoch, trained on all but the test samples",
-}
-"""What the accuracy of a protocol is."""
 
 
 def is_numeric(table: Table, column: int) -> bool:

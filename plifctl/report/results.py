@@ -13,14 +13,21 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, RUNS_TABLE, Protocol, Recipe, ResultOrigin, ResultSource
+from plifctl.config.choices import (
+    PROTOCOL_ACCURACY,
+    RECIPES,
+    RUNS_TABLE,
+    Protocol,
+    Recipe,
+    ResultOrigin,
+    ResultSource,
+)
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import modifications
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.labels import versions_text
-from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import environment_values
@@ -402,7 +409,7 @@ class Results:
         first = found[0]
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
-            f"{first.experiment}: protocol {first.protocol} ({MEASURES[first.protocol]})",
+            f"{first.experiment}: protocol {first.protocol} ({PROTOCOL_ACCURACY[first.protocol].short})",
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plifctl import __version__
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.report.render import MEASURES
 from plifctl.report.results import CHANGED_SINCE
 from plifctl.runs import ResultRecord
 from plifctl.units import markdown_table, plain
@@ -76,7 +76,7 @@ def statement(runs: Sequence[StatedRun]) -> str:
         f"{len(runs)} finished {'run' if len(runs) == 1 else 'runs'}; written by plifctl {__version__}.",
         "## Results",
         _results(runs),
-        "\n".join(f"- Protocol {name}: {text}." for name, text in MEASURES.items()),
+        "\n".join(f"- Protocol {name}: {accuracy.short}." for name, accuracy in PROTOCOL_ACCURACY.items()),
         "## Data",
         _data(runs),
         "## Code and hardware",

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from plifctl.config.choices import PROTOCOL_ACCURACY, Protocol
 from plifctl.report.fast import FastResult, Timing
 from plifctl.report.figures.style import (
     BLACK,
@@ -28,12 +29,13 @@ from plifctl.report.figures.style import (
 )
 from plifctl.runs import ResultRecord
 
-_POINTS = {
-    "A": ("s", GREEN, "fast, protocol A: maximum over test epochs"),
-    "B": ("o", BLUE, "fast, protocol B: test, epoch by validation"),
-    "C": ("D", PINK, "fast, protocol C: test of the last epoch, trained on all samples"),
+_POINTS: dict[Protocol, tuple[str, str]] = {"A": ("s", GREEN), "B": ("o", BLUE), "C": ("D", PINK)}
+"""Marker and colour of the runs of a protocol."""
+
+_LABELS: dict[Protocol, str] = {
+    protocol: f"fast, protocol {protocol}: {accuracy.short}" for protocol, accuracy in PROTOCOL_ACCURACY.items()
 }
-"""Marker, colour and label of the runs of a protocol."""
+"""Label of the runs of a protocol."""
 
 _VALIDATION = "fast: validation after each epoch"
 _AUTHORS = "authors, protocol A: best test epoch so far"
@@ -67,7 +69,7 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
         axes.remove()
     drawn = [axes.get_legend_handles_labels() for axes in grid.flat[: len(panels)]]
     shown = {label: handle for found in drawn for handle, label in zip(*found, strict=True)}
-    order = [*(label for _, _, label in _POINTS.values()), _VALIDATION, _AUTHORS, _REPORTED]
+    order = [*_LABELS.values(), _VALIDATION, _AUTHORS, _REPORTED]
     labels = [label for label in order if label in shown]
     add_legend(figure, [shown[label] for label in labels], labels, columns=2)
     return figure
@@ -108,7 +110,8 @@ def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
     percent = [100 * record.accuracy for record in timing.records]
     mean, several = fmean(percent), len(percent) > 1
     deviation = stdev(percent) if several else 0.0
-    marker, colour, label = _POINTS[timing.records[0].protocol]
+    protocol = timing.records[0].protocol
+    marker, colour = _POINTS[protocol]
     axes.errorbar(
         fmean(timing.minutes),
         mean,
@@ -120,7 +123,7 @@ def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        label=label,
+        label=_LABELS[protocol],
     )
     ends = (min(timing.minutes), mean - deviation), (max(timing.minutes), mean + deviation)
     return np.array([(fmean(timing.minutes), mean), *ends])

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from plifctl import files
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.errors import UsageError
 from plifctl.report import build_table, page
 from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, write_page
@@ -100,6 +101,11 @@ def test_page_data_of_unfinished_run_has_the_best_accuracy_by_which_it_selects(
     (run,) = data(RunFacts(curve(series=series), "run", "running"))["runs"]
     assert tuple(run["result"].values()) == result
     assert tuple(run["last"].values()) == last
+
+
+def test_page_says_what_the_accuracy_of_each_protocol_is() -> None:
+    text = render_page(data())
+    assert all(f"Protocol {name}: {accuracy.short}." in text for name, accuracy in PROTOCOL_ACCURACY.items())
 
 
 def test_page_data_of_runs_that_differ_in_the_seed_have_one_setting() -> None:
