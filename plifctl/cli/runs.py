@@ -118,12 +118,11 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
     Example: plifctl runs show last
     """
     from plifctl.pipeline.runs import describe_run
-    from plifctl.runs import AddedRun, ImportedRun, find_external, find_run, load_external
+    from plifctl.runs import AddedRun, ImportedRun, find_any
 
     folder = options.existing_runs_dir(runs_dir)
     width = max(10, (console.terminal_width() or 80) - 30)
-    path = find_external(run, folder)
-    found = find_run(run, folder) if path is None else load_external(path)
+    found = find_any(run, folder)
     tree = describe_run(found)
     if as_json:
         console.emit_json(tree)

@@ -31,9 +31,8 @@ from plifctl.runs import (
     check_removable,
     external_folders,
     find_curves,
-    find_external,
     find_logs,
-    find_run,
+    find_run_folder,
     import_log,
     is_added,
     is_imported,
@@ -430,11 +429,15 @@ def verify_runs(
 
 
 def _find_named(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
-    """Returns the folders of the external ones of named runs, and the others; raises UsageError if one is not found."""
+    """Returns the folders of the external ones of named runs, and those trained here, each once.
+
+    Raises:
+        UsageError: No run matches a name, or several do.
+    """
     listed = list_runs(runs_dir) if len(names) > 1 else None
-    external = {name: find_external(name, runs_dir, listed) for name in names}
-    runs = [find_run(name, runs_dir, listed) for name, path in external.items() if path is None]
-    return [path for path in external.values() if path is not None], runs
+    found = list(dict.fromkeys(find_run_folder(name, runs_dir, listed) for name in names))
+    trained = [path for path in found if is_trained(path)]
+    return [path for path in found if path not in trained], [Run(path) for path in trained]
 
 
 def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[Path, int]:

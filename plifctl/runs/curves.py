@@ -17,7 +17,7 @@ from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
-from plifctl.runs.directory import Run, list_runs
+from plifctl.runs.directory import Run, list_runs, match_run
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.metrics import layers_of, number_layers
@@ -255,15 +255,16 @@ def _warn_of_skipped(problems: Sequence[str]) -> None:
 
 
 def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
-    """Returns the curves of runs, each by ``last``, its name, a unique part of its name, or its path.
+    """Returns the curves of runs, each by a name as :func:`~plifctl.runs.directory.match_run` takes it, or its path.
 
-    Of the runs trained here, only those that match are read.
+    Records of the registry and the authors' runs can be named as well: by the whole name, which comes before a part of
+    another one, or by a part that no run in ``runs_dir`` has. Of the runs trained here, only those that match are read.
 
     Raises:
         UsageError: No run matches a name, or several do.
         RunError: A file of a run is damaged.
     """
-    trained = {run.name: run for run in list_runs(runs_dir)}
+    trained = list_runs(runs_dir)
 
     @cache
     def others() -> dict[str, Curve]:
@@ -272,25 +273,33 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
 
     def find(name: str) -> Curve:
         folders.check_name(name)
-        if name == "last" and trained:
-            return curve_of_run(list(trained.values())[-1])
-        known = [name] if name in trained else list({**trained, **others()})
-        matching = folders.only_match(name, folders.match_name(name, known))
-        if matching in trained:
+        child = folders.child(name, runs_dir)
+        if child is not None and not folders.is_run(child) and name in others():
+            return others()[name]
+        if (path := match_run(name, runs_dir, trained)) is not None:
             try:
-                return curve_of_run(trained[matching])
+                return _curve_in(path)
             except RunError:  # its result may be readable
-                if matching not in others():
+                if path.name not in others():
                     raise
-        if matching is not None:
+                return others()[path.name]
+        if (matching := folders.only_match(name, folders.match_name(name, list(others())))) is not None:
             return others()[matching]
-        if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
-            if folders.is_added(path):
-                return curve_of_record(load_added(path).record())
-            return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
+        if (path := folders.find_folder(name, runs_dir)) is not None:
+            return _curve_in(path)
+        known = [*(run.name for run in trained), *others()]
         raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, known))
 
     return [find(name) for name in names]
+
+
+def _curve_in(path: Path) -> Curve:
+    """Returns the curve of the run of any kind in a folder; raises RunError if it is damaged."""
+    if folders.is_trained(path):
+        return curve_of_run(Run(path))
+    if folders.is_added(path):
+        return curve_of_record(load_added(path).record())
+    return curve_of_imported(load_imported(path))
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

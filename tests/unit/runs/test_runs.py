@@ -17,6 +17,7 @@ import plifctl as package
 from plifctl import files, runs
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
+from plifctl.paths import registry_dirs
 from plifctl.runs import (
     Run,
     RunData,
@@ -24,8 +25,9 @@ from plifctl.runs import (
     StepProgress,
     best_row,
     create_run,
-    find_external,
+    find_any,
     find_run,
+    find_run_folder,
     folders,
     list_runs,
     load_checkpoint,
@@ -160,6 +162,30 @@ def test_find_run_by_a_part_between_hyphens_before_any_other_part(tmp_path: Path
         find_run("s", tmp_path)
 
 
+def write_external(folder: Path, name: str) -> None:
+    """Writes an imported run of which no more than its folder is looked at."""
+    (folder / name).mkdir()
+    (folder / name / "imported.json").write_bytes(folders.EXTERNAL_PREFIX + b'"x"}')
+
+
+def test_runs_of_any_kind_are_found_by_one_rule(tmp_path: Path) -> None:
+    trained = make_run(tmp_path, name="demo-one")
+    for name in ("imported-one", "imported-demo", "imported-two"):
+        write_external(tmp_path, name)
+    found = {part: find_run_folder(part, tmp_path).name for part in ("last", "one", "demo", "two", "imported-one")}
+    of_trained = dict.fromkeys(("last", "one", "demo"), trained.name)  # which come before the others
+    assert found == {**of_trained, "two": "imported-two", "imported-one": "imported-one"}
+    assert find_run_folder(str(tmp_path / "imported-two"), tmp_path / "elsewhere").name == "imported-two"
+    assert isinstance(find_any("demo", tmp_path), Run)
+    with pytest.raises(UsageError, match="3 runs match 'imported'"):
+        find_run_folder("imported", tmp_path)
+    with pytest.raises(UsageError, match=r"imported-two: not trained here"):
+        find_run("two", tmp_path)
+    for name in ("three", "last"):
+        with pytest.raises(UsageError, match=f"no run '{name}'"):
+            find_any(name, tmp_path / "elsewhere")
+
+
 @pytest.fixture
 def documents_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs whose run.json was read."""
@@ -184,7 +210,7 @@ def test_find_run_by_its_id_reads_no_other_run(tmp_path: Path, documents_read: l
     first, second = make(tmp_path), make(tmp_path)
     documents_read.clear()
     assert find_run(first.name, tmp_path).path == first.path
-    assert find_external(first.name, tmp_path) is None
+    assert find_any(first.name, tmp_path).path == first.path  # type: ignore[union-attr]
     assert second.name not in documents_read
 
 
@@ -404,6 +430,28 @@ def test_curve_of_a_run_says_whether_its_data_are_complete(
         info = run.info()
         save_document(run.path / "run.json", {**info, "cache": {**info["cache"], "complete": complete}})
     assert runs.curve_of_run(run).subset == (complete is False)
+
+
+def test_find_curves_takes_a_part_that_only_one_run_here_has(tmp_path: Path) -> None:
+    names = [make_run(tmp_path, name=f"1-{part}-a").name for part in ("mnist-plif", "gesture-plif")]
+    found = runs.find_curves(["mnist-plif", "gesture-plif"], tmp_path, registry_dirs())
+    assert [curve.name for curve in found] == names
+    with pytest.raises(UsageError, match="2 runs match 'plif'"):
+        runs.find_curves(["plif"], tmp_path, registry_dirs())
+
+
+def test_find_curves_takes_records_by_their_whole_name_and_by_parts_that_no_run_here_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, name="like-authors-mnist-lif-1")
+    make_run(tmp_path, name="like-authors-mnist-lif-2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gesture-plif-validated").mkdir()  # a folder, not a run
+    found = runs.find_curves(["authors-mnist-lif", "gesture-plif-validated"], tmp_path / ".", registry_dirs())
+    assert [(curve.name, curve.origin) for curve in found] == [
+        ("authors-mnist-lif", "imported"),
+        ("authors-gesture-plif-validated", "imported"),
+    ]
 
 
 def test_find_curves_of_a_damaged_run_with_a_result_is_that_of_the_result(tmp_path: Path) -> None:
