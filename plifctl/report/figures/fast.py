@@ -16,15 +16,13 @@ from plifctl.report.fast import FastResult, Timing
 from plifctl.report.figures.style import (
     BLACK,
     BLUE,
-    DOUBLE,
     GREEN,
     ORANGE,
     PINK,
-    SINGLE,
     SKY,
     add_legend,
     letter,
-    new_figure,
+    panel_grid,
     verbatim,
 )
 from plifctl.runs import ResultRecord
@@ -56,18 +54,14 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
         for timing in result.timings:
             panels.setdefault((result.group.first.experiment, timing.processor), []).append((result, timing))
     several = len({processor for _, processor in panels}) > 1
-    rows = -(-len(panels) // 2)
-    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.0 * rows)
-    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
-    for index, (axes, ((_, processor), members)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+    figure, grid = panel_grid(len(panels), 2.0)
+    for index, (axes, ((_, processor), members)) in enumerate(zip(grid, panels.items(), strict=True)):
         _draw_panel(axes, members)
         first, _ = members[0]
         parts = (first.title, *first.accuracy.flags, *((processor,) if several else ()))
         letter(axes, index, verbatim(", ".join(parts)))
         axes.set(xlabel="processor time (CPU min)", ylabel="accuracy (%)")
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    drawn = [axes.get_legend_handles_labels() for axes in grid.flat[: len(panels)]]
+    drawn = [axes.get_legend_handles_labels() for axes in grid]
     shown = {label: handle for found in drawn for handle, label in zip(*found, strict=True)}
     order = [*_LABELS.values(), _VALIDATION, _AUTHORS, _REPORTED]
     labels = [label for label in order if label in shown]
