@@ -25,7 +25,17 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curves, load_curves, load_other_curves, registered_spec
+from plifctl.runs.curves import (
+    Curve,
+    curve_of_imported,
+    curve_of_run,
+    external_accuracy,
+    find_curves,
+    load_curves,
+    load_other_curves,
+    logged_accuracies,
+    registered_spec,
+)
 from plifctl.runs.directory import (
     Run,
     best_row,
@@ -65,7 +75,15 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
-from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
+from plifctl.runs.records import (
+    ResultRecord,
+    RunAccuracy,
+    RunData,
+    StartedFrom,
+    check_records,
+    load_records,
+    with_controls,
+)
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
@@ -76,6 +94,7 @@ __all__ = [
     "Predictions",
     "ResultRecord",
     "Run",
+    "RunAccuracy",
     "RunData",
     "RunRecorder",
     "SpikeRecording",
@@ -87,8 +106,10 @@ __all__ = [
     "check_records",
     "check_removable",
     "create_run",
+    "curve_of_imported",
     "curve_of_run",
     "describe_machine",
+    "external_accuracy",
     "external_folders",
     "find_any",
     "find_curves",
@@ -110,6 +131,7 @@ __all__ = [
     "load_other_curves",
     "load_records",
     "load_spikes",
+    "logged_accuracies",
     "read_controls",
     "registered_spec",
     "remove_external",

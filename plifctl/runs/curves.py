@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
@@ -21,7 +21,7 @@ from plifctl.runs.directory import Run, list_runs, match_run
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.metrics import layers_of, number_layers
-from plifctl.runs.records import ResultRecord, load_records
+from plifctl.runs.records import ResultRecord, RunAccuracy, best_epoch, load_records
 from plifctl.runs.sessions import versions_of
 
 _log = logging.getLogger(__name__)
@@ -184,6 +184,30 @@ def curve_of_imported(run: ImportedRun) -> Curve:
         tuple(run.layers),
         tuple(known[f"tau/{layer}"] for layer in run.layers),
     )
+
+
+def logged_accuracies(curve: Curve) -> tuple[Literal["test", "validation"], dict[int, float]]:
+    """Returns the accuracies by epoch on test samples; if there are none, those on validation samples, perhaps none."""
+    known = {
+        of: {epoch: value for epoch, value in zip(curve.epochs, values, strict=True) if value is not None}
+        for of in ("test", "validation")
+        if (values := curve.series.get(f"{of}_accuracy"))
+    }
+    return ("test", known["test"]) if known.get("test") else ("validation", known.get("validation", {}))
+
+
+def external_accuracy(curve: Curve, record: ResultRecord | None) -> RunAccuracy | None:
+    """Returns the accuracy of a run that was not trained here: that of its result, else the best one that was logged.
+
+    The best one is on test samples; on validation samples if it was not tested. None: neither was logged.
+    """
+    if record is not None:
+        return record.reported
+    of, known = logged_accuracies(curve)
+    if not known:
+        return None
+    best = best_epoch(known, "earliest")
+    return RunAccuracy(known[best], best, of)
 
 
 def registered_spec(registry: Registry, curve: Curve) -> ExperimentSpec | None:

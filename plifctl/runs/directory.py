@@ -30,7 +30,7 @@ from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import Predictions, reported_predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
-from plifctl.runs.records import ResultRecord, StartedFrom, best_epoch, read_record
+from plifctl.runs.records import ResultRecord, RunAccuracy, StartedFrom, best_epoch, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
 
@@ -277,6 +277,23 @@ class Run:
         if (stamp := files.stamp(path)) is None or self._record is None or self._record[0] != stamp:
             self._record = stamp, read_record(path)
         return self._record[1]
+
+    def accuracy_so_far(self) -> RunAccuracy | None:
+        """Returns the accuracy of the result of a finished run; before, the best one by which it chooses its epoch.
+
+        That is the accuracy on validation samples where the run has any, and on test samples otherwise. None before the
+        first epoch, and of protocol C before the test.
+
+        Raises:
+            RunError: A file of the run is damaged.
+        """
+        if self.is_finished():
+            return self.record().reported
+        if (best := best_row(self.metrics(), self.config().spec.train.ties)) is None:
+            return None
+        if (value := best.get("validation_accuracy")) is not None:
+            return RunAccuracy(float(value), int(best["epoch"]), "validation")
+        return RunAccuracy(float(best["test_accuracy"]), int(best["epoch"]), "test")
 
     def predictions(self) -> Predictions | None:
         """Returns the predicted class of each test sample, of the epoch that :meth:`record` reports.

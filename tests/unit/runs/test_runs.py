@@ -20,6 +20,7 @@ from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, 
 from plifctl.paths import registry_dirs
 from plifctl.runs import (
     Run,
+    RunAccuracy,
     RunData,
     RunRecorder,
     StepProgress,
@@ -343,6 +344,30 @@ def test_progress_of_a_running_run_is_its_present_step(tmp_path: Path, monkeypat
 
 def test_write_progress_without_the_folder_does_not_fail(tmp_path: Path) -> None:
     write_progress(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "accuracies", "expected"),
+    [
+        ("A", ((None, 0.5), (None, 0.75), (None, 0.25)), RunAccuracy(0.75, 2, "test")),
+        ("B", ((0.9, None), (0.95, None), (0.91, None)), RunAccuracy(0.95, 2, "validation")),
+        ("B", ((0.9, 0.7), (0.95, 0.72), (0.91, 0.8)), RunAccuracy(0.95, 2, "validation")),  # tested every epoch
+        ("C", ((None, None),) * 3, None),
+        ("C", ((None, None), (None, None), (None, 0.8)), RunAccuracy(0.8, 3, "test")),
+    ],
+)
+def test_accuracy_so_far_is_the_best_one_by_which_the_run_chooses_its_epoch(
+    tmp_path: Path, protocol: str, accuracies: Any, expected: RunAccuracy | None
+) -> None:
+    run = make_run(tmp_path, protocol=protocol, finished=False, accuracies=accuracies)
+    assert run.accuracy_so_far() == expected
+
+
+def test_accuracy_so_far_of_a_finished_run_is_its_result(tmp_path: Path) -> None:
+    assert make(tmp_path).accuracy_so_far() is None  # before the first epoch
+    run = make_run(tmp_path, protocol="B", accuracies=((0.9, 0.7), (0.95, 0.72), (0.91, 0.8)))
+    record = run.record()
+    assert run.accuracy_so_far() == RunAccuracy(record.accuracy, record.best_epoch, "test")
 
 
 def test_best_row_prefers_validation_then_the_earliest_or_the_latest() -> None:
