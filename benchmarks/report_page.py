@@ -27,7 +27,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.report import build_table
 from plifctl.report.page import PageRun, RunFacts, build_page_data, page_run, write_page
-from plifctl.runs import Curve
+from plifctl.runs import Curve, external_accuracy
 
 _RUNS, _EPOCHS = 1000, 1024
 _LAYERS, _SEEDS = 5, 5
@@ -104,7 +104,7 @@ def _make_run(
             name,
             "finished" if origin == "trained" else origin,
             spec,
-            None,
+            external_accuracy(curve, None),
             settings if origin == "trained" else {},
             _ENVIRONMENT,
             epochs,

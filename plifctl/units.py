@@ -1,6 +1,8 @@
-"""Durations, sizes and values of settings as people read them: one form in all messages and tables."""
+"""Durations, sizes, accuracies, settings, letters and tables as people read them: one form everywhere."""
 
 from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
 
 
 def format_duration(seconds: float) -> str:
@@ -59,3 +61,64 @@ def format_setting(value: object) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else str(value)
+
+
+def format_accuracy(fraction: float | None, of: str | None) -> str:
+    """Returns an accuracy in percent; empty for None.
+
+    Args:
+        fraction: The accuracy.
+        of: The samples that it was measured on; an accuracy on ``validation`` samples is marked.
+
+    Example:
+        >>> format_accuracy(0.72, "test"), format_accuracy(0.95, "validation"), format_accuracy(None, None)
+        ('72.00', '95.00 val', '')
+    """
+    mark = " val" if of == "validation" else ""
+    return "" if fraction is None else f"{100 * fraction:.2f}{mark}"
+
+
+def letters(index: int) -> str:
+    """Returns the letters of a panel, note or column: a to z, then aa, ab and so on.
+
+    Args:
+        index: Its place, from 0.
+
+    Example:
+        >>> [letters(index) for index in (0, 25, 26, 27)]
+        ['a', 'z', 'aa', 'ab']
+    """
+    return (letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
+
+
+def plain(text: str) -> str:
+    r"""Returns a text without control characters, which a terminal would interpret.
+
+    Example:
+        >>> plain("a\x1b[31m, b\n")
+        'a�[31m, b�'
+    """
+    return "".join(character if character.isprintable() else "�" for character in text)
+
+
+def markdown_text(text: str) -> str:
+    r"""Returns a text that Markdown shows as it is in the cell of a table: without control characters, ``|`` escaped.
+
+    Example:
+        >>> print(markdown_text("a|b"))
+        a\|b
+    """
+    return plain(text).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def markdown_table(heads: Sequence[str], rows: Iterable[Sequence[object]], numeric: Collection[int] = ()) -> str:
+    """Returns a table in Markdown.
+
+    Args:
+        heads: The head of each column.
+        rows: The cells of each row, any text.
+        numeric: Columns that are aligned to the right, from 0.
+    """
+    rule = "|" + "|".join("--:" if column in numeric else "---" for column in range(len(heads))) + "|"
+    first, *others = (f"| {' | '.join(markdown_text(str(cell)) for cell in cells)} |" for cells in (heads, *rows))
+    return "\n".join([first, rule, *others])

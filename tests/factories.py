@@ -122,8 +122,19 @@ def make_run(
     finished: bool = True,
     protocol: Any = "A",
     name: str | None = None,
+    accuracies: Iterable[tuple[float | None, float | None]] | None = None,
 ) -> Any:
-    """A run of the demo, without its training: each epoch is a little better than the one before."""
+    """A run of the demo, without its training: each epoch is a little better than the one before.
+
+    Args:
+        runs_dir: Runs directory.
+        overrides: Changes to the demo.
+        epochs: Epochs trained, which are all that were planned.
+        finished: Whether it has its result.
+        protocol: A, B or C.
+        name: Its name.
+        accuracies: Validation and test accuracy of each epoch; None: those of an improving run, which the result has.
+    """
     from plifctl.config.lookup import load_registry
     from plifctl.runs import RunData, RunRecorder, create_run
     from plifctl.training.progress import EpochRow, Outcome
@@ -137,9 +148,9 @@ def make_run(
     with recorder.live():
         recorder.begin(resolved, 0)
         rows = []
-        for epoch in range(1, epochs + 1):
-            accuracy = epoch / (epochs + 1)
-            validation, test = (None, accuracy) if protocol == "A" else (accuracy, None)
+        improving = [epoch / (epochs + 1) for epoch in range(1, epochs + 1)]
+        accuracies = accuracies or [(None, one) if protocol == "A" else (one, None) for one in improving]
+        for epoch, (validation, test) in enumerate(accuracies, 1):
             more: dict[str, Any] = {"layers": ["sn0"], "a": [0.0], "gradient_norm": {"fc0": 0.5, "sn0": 0.1}}
             more["cpu_seconds"] = 2.0 * epoch
             rows.append(EpochRow(epoch, 0.1, 0.5, validation, test, 1e-3, [2.0 + epoch], [0.1], 1.0, 9.0, **more))
@@ -148,7 +159,7 @@ def make_run(
         recorder.on_step(epochs, 1, 2, 0.5, "train")
         if finished:
             data = RunData(verified=True, complete=True, train=2, validation=0, test=1, cache="c" * 64)
-            recorder.finish(Outcome(accuracy, validation, epochs, rows, False), resolved, data, {"torch": "2"})
+            recorder.finish(Outcome(improving[-1], validation, epochs, rows, False), resolved, data, {"torch": "2"})
     return run
 
 

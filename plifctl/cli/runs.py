@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 from plifctl.cli import console, imports, options
 from plifctl.config.choices import RunFilter
 from plifctl.errors import UsageError
-from plifctl.units import format_age, format_bytes, format_setting
+from plifctl.units import format_age, format_bytes, format_setting, letters
 
 if TYPE_CHECKING:
     from plifctl.pipeline.runs import RunEntry
@@ -114,12 +114,11 @@ def show(run: options.RunId, runs_dir: options.RunsDirOption = None, as_json: op
     Example: plifctl runs show last
     """
     from plifctl.pipeline.runs import describe_run
-    from plifctl.runs import AddedRun, ImportedRun, find_external, find_run, load_external
+    from plifctl.runs import AddedRun, ImportedRun, find_any
 
     folder = options.existing_runs_dir(runs_dir)
     width = max(10, (console.terminal_width() or 80) - 30)
-    path = find_external(run, folder)
-    found = find_run(run, folder) if path is None else load_external(path)
+    found = find_any(run, folder)
     tree = describe_run(found)
     if as_json:
         console.emit_json(tree)
@@ -315,25 +314,25 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
         console.emit_json(tree)
         return
     names, epochs = tree["runs"], tree["epochs"]
-    letters = [chr(ord("A") + index) if index < 26 else str(index) for index in range(len(names))]
-    for letter, name in zip(letters, names, strict=True):
+    columns = [letters(index).upper() for index in range(len(names))]
+    for letter, name in zip(columns, names, strict=True):
         console.emit(f"{letter}: {name}")
     console.emit("")
     if tree["settings"]:
         settings = [(key, *map(format_setting, values)) for key, values in tree["settings"].items()]
-        console.emit_table(("setting", *letters), settings)
+        console.emit_table(("setting", *columns), settings)
     else:
         console.emit("the same settings")
     shown = _thin_out(epochs)
     if shown:
         console.emit("")
         rows = [(row["epoch"], *map(console.percent, row["accuracy"])) for row in shown]
-        heads = (f"{letter} {kind}" for letter, kind in zip(letters, tree["accuracy_of"], strict=True))
+        heads = (f"{letter} {kind}" for letter, kind in zip(columns, tree["accuracy_of"], strict=True))
         console.emit_table(("epoch", *heads), rows, title="accuracy, %")
     for index, layer in enumerate(tree["layers"]):
         taus = [(row["epoch"], *(_tau(layers, index) for layers in row["tau"])) for row in shown]
         console.emit("")
-        console.emit_table(("epoch", *letters), taus, title=f"τ of {layer}")
+        console.emit_table(("epoch", *columns), taus, title=f"τ of {layer}")
     if len(shown) < len(epochs):
         console.note(f"{len(shown)} of {len(epochs)} epochs shown; --json has all")
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from plifctl.cli import console
-from plifctl.units import format_bytes, format_duration
+from plifctl.units import format_accuracy, format_bytes, format_duration
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
@@ -87,7 +87,7 @@ def status_table(
                 _label(entry.run, width),
                 f"{entry.state}{place}",
                 f"{entry.epoch}/{entry.run.epochs}",
-                console.percent(entry.accuracy),
+                format_accuracy(entry.accuracy, entry.accuracy_of),
                 console.percent(entry.authors),
                 left,
             ]

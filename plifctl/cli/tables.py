@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from plifctl.report.render import cell_lines, is_numeric, notes_of, plain
+from plifctl.report.render import cell_lines, is_numeric, notes_of
 from plifctl.report.table import Table
+from plifctl.units import plain
 
 _WIDTH = 118
 _MAX_UNBROKEN = 24

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from plifctl.cli import console, options
-from plifctl.config.choices import Protocol
+from plifctl.config.choices import PROTOCOL_ACCURACY, Protocol
 
 if TYPE_CHECKING:
     from plifctl.pipeline.train import TrainPlan, TrainResult
@@ -108,14 +108,6 @@ bit for bit).
 
 Example: plifctl refit gesture-plif --epochs 64
 """
-
-
-_REPORTED = {
-    "A": "best test accuracy",
-    "B": "test accuracy of the model selected by validation",
-    "C": "test accuracy after the last epoch, tested once",
-}
-"""What the accuracy of a protocol is."""
 
 
 def _command(protocol: Protocol, about: str) -> Callable[..., None]:
@@ -232,9 +224,8 @@ def _print_result(result: TrainResult, as_json: bool) -> None:
     if as_json:
         console.emit_json({**record.model_dump(mode="json"), "path": str(result.run.path)})
         return
-    console.emit(
-        f"{_REPORTED[record.protocol]}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})"
-    )
+    kind = f"accuracy {record.protocol}, {PROTOCOL_ACCURACY[record.protocol].short}"
+    console.emit(f"{kind}: {100 * record.accuracy:.2f} % (epoch {record.best_epoch} of {record.epochs})")
     if record.stopped_early:
         patience = result.run.config().spec.train.early_stop
         console.emit(f"stopped early by train.early_stop={patience}: no better accuracy")

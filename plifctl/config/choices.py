@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 Recipe = Literal["paper", "authors", "fast"]
 """Set of choices: those of the paper's text (see :data:`ValueSource`), what the authors' code ran, or a short training
@@ -21,6 +21,35 @@ PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
 TRAINING_VERBS: dict[Protocol, str] = {"A": "train", "B": "validate", "C": "refit"}
 """The subcommand that makes and resumes runs of a protocol."""
+
+
+class ProtocolText(NamedTuple):
+    """What the accuracy of a protocol is.
+
+    Attributes:
+        short: Beside a number, where the reader knows the protocols.
+        long: As a sentence for other readers; in that of B, ``{tests}`` stands for how often the network was tested.
+    """
+
+    short: str
+    long: str
+
+
+PROTOCOL_ACCURACY: dict[Protocol, ProtocolText] = {
+    "A": ProtocolText(
+        "maximum over test epochs",
+        "the network was tested after every epoch, and this is the maximum, which is optimistic",
+    ),
+    "B": ProtocolText(
+        "test accuracy of the epoch that validation chose",
+        "the epoch was chosen by validation samples, and tested {tests}",
+    ),
+    "C": ProtocolText(
+        "test accuracy of the last epoch, trained on all but the test samples",
+        "trained on all samples but the test samples; the last epoch was tested, once",
+    ),
+}
+"""What the accuracy of each protocol is."""
 
 EntryKind = Literal["experiment", "dataset", "network"]
 """Kinds of registry entries."""

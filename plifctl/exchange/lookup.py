@@ -9,7 +9,7 @@ from typing import get_args
 from plifctl import paths
 from plifctl.config.choices import CheckpointName
 from plifctl.errors import CheckpointError, UsageError, check_choice, did_you_mean
-from plifctl.runs import find_external, find_run, is_added, is_run, list_runs, run_argument
+from plifctl.runs import find_run, find_run_folder, is_added, is_run, list_runs, run_argument
 
 ZOO = "zoo:"
 """How the name of a network in the zoo begins."""
@@ -76,8 +76,8 @@ def _find_single(name: str, runs_dir: Path) -> Path | None:
     if is_exported(name):
         _refuse_two_meanings(name, runs_dir)
         return Path(name)
-    external = find_external(name, runs_dir)
-    return external if external is not None and is_added(external) else None
+    folder = find_run_folder(name, runs_dir)
+    return folder if is_added(folder) else None
 
 
 def _refuse_two_meanings(name: str, runs_dir: Path) -> None:

@@ -9,16 +9,13 @@ from typing import Any
 import yaml
 
 from plifctl.config.base import flatten
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.records import ResultRecord
+from plifctl.units import markdown_table
 
-_PROTOCOLS = {
-    "A": "the network was tested after every epoch, and this is the maximum, which is optimistic (protocol A)",
-    "B": "the epoch was chosen by validation samples, and tested {tests} (protocol B)",
-    "C": "trained on all samples but the test samples; the last epoch was tested, once (protocol C)",
-}
 _TESTS = {"once": "once", "every-epoch": "as all others were"}
 """When protocol B tests, by ``validation.test``."""
 
@@ -149,7 +146,8 @@ def _measurements(trained: TrainedModel, evidence: Evidence) -> Iterable[tuple[s
         yield "test accuracy", f"**{100 * accuracy:.2f} %**{right}"
     if record is None:
         return
-    yield "how", _PROTOCOLS[record.protocol].format(tests=_TESTS[trained.spec.validation.test])
+    how = PROTOCOL_ACCURACY[record.protocol].long.format(tests=_TESTS[trained.spec.validation.test])
+    yield "how", f"{how} (protocol {record.protocol})"
     yield "epochs", f"{record.epochs}; the network is that of epoch {record.best_epoch}"
     yield "seed", f"{record.seed}; one run, so no spread is known"
     if record.validation_accuracy is not None:
@@ -238,5 +236,4 @@ def _origin(trained: TrainedModel, evidence: Evidence) -> str:
 
 
 def _table(rows: Iterable[tuple[str, str]]) -> str:
-    escaped = ((name, text.replace("|", "\\|")) for name, text in rows)
-    return "\n".join(["| | |", "|---|---|", *(f"| {name} | {text} |" for name, text in escaped)])
+    return markdown_table(("", ""), rows)

@@ -13,7 +13,7 @@ from plifctl.config.lookup import check_new_name, file_of, load_experiment, load
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import UsageError
 from plifctl.exchange.lookup import find_model, is_exported, is_model_folder, names_file
-from plifctl.runs import find_external, find_run, is_added, is_run
+from plifctl.runs import find_run, find_run_folder, is_added, is_run
 
 
 def write_experiment(
@@ -63,8 +63,8 @@ def _of_model(name: str, runs_dir: Path) -> Experiment:
 
 def _of_run(name: str, runs_dir: Path) -> Experiment:
     try:
-        if (external := find_external(name, runs_dir)) is not None and is_added(external):
-            return _of_model(str(external), runs_dir)
+        if is_added(folder := find_run_folder(name, runs_dir)):
+            return _of_model(str(folder), runs_dir)
         run = find_run(name, runs_dir)
     except UsageError:
         raise UsageError(

@@ -21,6 +21,7 @@ from plifctl.runs import (
     ResultRecord,
     Run,
     curve_of_run,
+    external_accuracy,
     external_folders,
     list_runs,
     load_other_curves,
@@ -134,7 +135,8 @@ class PageSource:
         """What is known of a run that was not trained here."""
         environment = {} if record is None else flatten(summarize_environment(record.environment))
         spec = registered_spec(self._registry, curve)
-        return RunFacts(curve, curve.name, curve.origin, spec, record, environment=environment)
+        accuracy = external_accuracy(curve, record)
+        return RunFacts(curve, curve.name, curve.origin, spec, accuracy, environment=environment)
 
     def _run(self, run: Run) -> PageRun:
         names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")
@@ -162,7 +164,7 @@ def _read_run(run: Run) -> RunFacts:
             run.name,
             status,
             config.spec,
-            run.record() if status == "finished" else None,
+            run.accuracy_so_far(),
             {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
             flatten(summarize_environment(run.environment())),
             config.spec.train.epochs,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plifctl import paths
 from plifctl.config.base import flatten
@@ -29,11 +29,12 @@ from plifctl.runs import (
     best_row,
     candidates,
     check_removable,
+    curve_of_imported,
+    external_accuracy,
     external_folders,
     find_curves,
-    find_external,
     find_logs,
-    find_run,
+    find_run_folder,
     import_log,
     is_added,
     is_imported,
@@ -46,6 +47,7 @@ from plifctl.runs import (
     save_imported,
     verify_run,
 )
+from plifctl.units import format_accuracy
 
 _log = logging.getLogger(__name__)
 
@@ -68,6 +70,7 @@ class RunEntry:
         recipe: Recipe of the experiment.
         best_test: Test accuracy of the result; before the end, of the best epoch so far.
         best_validation: Validation accuracy of that epoch.
+        accuracy_of: Which of the two is the accuracy of the run so far, as :meth:`Run.accuracy_so_far` gives it.
         epoch: Epochs trained; of an imported run, those that were logged.
         epochs: Epochs planned; of an imported run, the last one that was logged.
         age_seconds: Time since it was created.
@@ -80,16 +83,16 @@ class RunEntry:
     recipe: Recipe | None = None
     best_test: float | None = None
     best_validation: float | None = None
+    accuracy_of: Literal["test", "validation"] | None = None
     epoch: int | None = None
     epochs: int | None = None
     age_seconds: int = 0
 
     @property
     def best_text(self) -> str:
-        """Best test accuracy in percent, else validation accuracy, which is marked; empty if neither is known."""
-        if self.best_test is not None:
-            return f"{100 * self.best_test:.2f}"
-        return "" if self.best_validation is None else f"{100 * self.best_validation:.2f} val"
+        """The accuracy so far in percent, that on validation samples marked; empty if it is not known."""
+        value = self.best_validation if self.accuracy_of == "validation" else self.best_test
+        return format_accuracy(value, self.accuracy_of)
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
@@ -154,7 +157,7 @@ def run_entry(run: AnyRun) -> RunEntry:
         return _imported_entry(run)
     try:
         config, metrics, status = run.config(), run.metrics(), run.status()
-        best = best_row(metrics, config.spec.train.ties) or {}
+        best, found = best_row(metrics, config.spec.train.ties) or {}, run.accuracy_so_far()
         test = run.record().accuracy if status == "finished" else best.get("test_accuracy")
     except RunError as error:
         run.path.stat()  # raises if there is no run any more that could be damaged
@@ -168,6 +171,7 @@ def run_entry(run: AnyRun) -> RunEntry:
         recipe=config.recipe,
         best_test=test,
         best_validation=best.get("validation_accuracy"),
+        accuracy_of=None if found is None else found.of,
         epoch=len(metrics),
         epochs=config.spec.train.epochs,
         age_seconds=_age(run.created),
@@ -181,6 +185,7 @@ def _damaged_entry(name: str, created: float) -> RunEntry:
 def _imported_entry(run: ImportedRun) -> RunEntry:
     record, test = run.record(), run.epochs.get("test_accuracy", {})
     validation = run.epochs.get("validation_accuracy", {})
+    found = external_accuracy(curve_of_imported(run), record)
     return RunEntry(
         run=run.name,
         status="imported",
@@ -189,6 +194,7 @@ def _imported_entry(run: ImportedRun) -> RunEntry:
         recipe="authors" if run.settings.get("experiment") else None,
         best_test=record.accuracy if record else max(test.values(), default=None),
         best_validation=max(validation.values(), default=None),
+        accuracy_of=None if found is None else found.of,
         epoch=len(run.accuracies),
         epochs=max(run.accuracies),
         age_seconds=_age(run.imported) if run.imported else 0,
@@ -205,6 +211,7 @@ def _added_entry(run: AddedRun) -> RunEntry:
         recipe=record.recipe,
         best_test=record.accuracy,
         best_validation=record.validation_accuracy,
+        accuracy_of=record.reported.of,
         epoch=record.epochs,
         epochs=record.epochs,
         age_seconds=_age(run.added),
@@ -230,7 +237,8 @@ def _describe_trained(run: Run) -> dict[str, Any]:
     """Returns a description with the settings that differ from the registry."""
     rows, status, split = run.metrics(), run.status(), run.split()
     kept = run.kept_result()
-    entry = {key: value for key, value in run_entry(run).to_json().items() if not key.startswith("best_")}
+    others = {"best_test", "best_validation", "accuracy_of"}  # which the rows below and the result say
+    entry = {key: value for key, value in run_entry(run).to_json().items() if key not in others}
     return {
         "path": str(run.path),
         **entry,
@@ -450,11 +458,15 @@ def verify_runs(
 
 
 def _find_named(names: Sequence[str], runs_dir: Path) -> tuple[list[Path], list[Run]]:
-    """Returns the folders of the external ones of named runs, and the others; raises UsageError if one is not found."""
+    """Returns the folders of the external ones of named runs, and those trained here, each once.
+
+    Raises:
+        UsageError: No run matches a name, or several do.
+    """
     listed = list_runs(runs_dir) if len(names) > 1 else None
-    external = {name: find_external(name, runs_dir, listed) for name in names}
-    runs = [find_run(name, runs_dir, listed) for name, path in external.items() if path is None]
-    return [path for path in external.values() if path is not None], runs
+    found = list(dict.fromkeys(find_run_folder(name, runs_dir, listed) for name in names))
+    trained = [path for path in found if is_trained(path)]
+    return [path for path in found if path not in trained], [Run(path) for path in trained]
 
 
 def find_removable(names: Sequence[str], runs_dir: Path | None = None) -> dict[Path, int]:

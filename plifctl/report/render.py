@@ -14,7 +14,9 @@ import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.runs.records import LATE_EPOCHS, environment_values
+from plifctl.units import markdown_table, markdown_text, plain
 
 if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
@@ -29,25 +31,10 @@ _FIELDS = (
 
 def markdown(table: Table) -> str:
     """Returns a table in Markdown."""
-
-    def line(texts: Sequence[str]) -> str:
-        return f"| {' | '.join(_markdown_text(text) for text in texts)} |"
-
-    rules = "|" + "|".join("--:" if is_numeric(table, i) else "---" for i in range(len(table.columns))) + "|"
-    lines = [f"**{table.title}**", "", line(table.columns), rules]
-    lines += [f"| {' | '.join(_markdown_cell(cell) for cell in row)} |" for row in table.cells]
-    lines += ["", plain(table.source)]
-    lines += [f"\n{_markdown_text(note)}" for note in notes_of(table)]
-    return "\n".join(lines)
-
-
-def _markdown_cell(cell: Cell) -> str:
-    text = _markdown_text(cell_text(cell))
-    return f"**{text}**" if cell.bold else text
-
-
-def _markdown_text(text: str) -> str:
-    return plain(text).replace("\\", "\\\\").replace("|", "\\|")
+    numeric = [index for index in range(len(table.columns)) if is_numeric(table, index)]
+    rows = ([f"**{cell_text(cell)}**" if cell.bold else cell_text(cell) for cell in row] for row in table.cells)
+    lines = [f"**{table.title}**", "", markdown_table(table.columns, rows, numeric), "", plain(table.source)]
+    return "\n".join([*lines, *(f"\n{markdown_text(note)}" for note in notes_of(table))])
 
 
 def html_text(table: Table) -> str:
@@ -224,7 +211,7 @@ def _describe_records(number: Number) -> dict[str, Any]:
     data = first.data
     found: dict[str, Any] = {
         # a number of one epoch is no maximum
-        "measure": None if number.epochs is None else MEASURES[first.protocol],
+        "measure": None if number.epochs is None else PROTOCOL_ACCURACY[first.protocol].short,
         "T": first.T,
         "epochs": first.epochs,
         "planned_epochs": number.planned,
@@ -250,14 +237,6 @@ def _describe_records(number: Number) -> dict[str, Any]:
         found |= {"validation_chosen": round(100 * chosen, 4)}
         found |= {"validated_runs": [record.run for record in number.validated]}
     return found
-
-
-MEASURES = {
-    "A": "maximum over test epochs",
-    "B": "test accuracy of the epoch that validation chose",
-    "C": "test accuracy of the last epoch, trained on all but the test samples",
-}
-"""What the accuracy of a protocol is."""
 
 
 def is_numeric(table: Table, column: int) -> bool:
@@ -291,8 +270,3 @@ def _with_difference(number: Number) -> str:
         return number.shown
     digits = len(number.text.partition(" ")[0].partition(".")[2])
     return f"{number.shown} {f'{number.difference:+.{digits}f}'.replace('-', '−')}"
-
-
-def plain(text: str) -> str:
-    """Returns a text without control characters, which a terminal would interpret."""
-    return "".join(character if character.isprintable() else "�" for character in text)

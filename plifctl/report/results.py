@@ -13,18 +13,26 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
-from plifctl.config.choices import RECIPES, RUNS_TABLE, Protocol, Recipe, ResultOrigin, ResultSource
+from plifctl.config.choices import (
+    PROTOCOL_ACCURACY,
+    RECIPES,
+    RUNS_TABLE,
+    Protocol,
+    Recipe,
+    ResultOrigin,
+    ResultSource,
+)
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import modifications
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.labels import versions_text
-from plifctl.report.render import MEASURES
 from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
+from plifctl.units import letters
 
 OF_NETWORKS = ("structure", "N_conv", "N_down", "N_fc")
 Measure = Literal[
@@ -388,7 +396,7 @@ class Results:
     def mark(self, note: str) -> str:
         """Adds a note, unless it is known, and returns its letter."""
         known = {text: mark for mark, text in self.notes.items()}
-        mark = known.get(note) or _letters(len(self.notes))
+        mark = known.get(note) or letters(len(self.notes))
         self.notes[mark] = note
         return mark
 
@@ -401,7 +409,7 @@ class Results:
         first = found[0]
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
-            f"{first.experiment}: protocol {first.protocol} ({MEASURES[first.protocol]})",
+            f"{first.experiment}: protocol {first.protocol} ({PROTOCOL_ACCURACY[first.protocol].short})",
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
@@ -549,8 +557,3 @@ def _count_epochs(number: int) -> str:
 
 def _is_number(text: str) -> bool:
     return text.replace(".", "", 1).isdecimal()
-
-
-def _letters(index: int) -> str:
-    letter = "abcdefghijklmnopqrstuvwxyz"[index % 26]
-    return letter if index < 26 else f"{_letters(index // 26 - 1)}{letter}"

@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from plifctl.config.choices import RUNS_TABLE, ResultSource
+from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, ResultSource
 from plifctl.config.overrides import override_key
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.report.results import ORIGINS, SOURCE_WORDS
@@ -73,8 +73,8 @@ def build_runs_table(
     rows = [(*map(Cell, row), Cell(numbers=(number,))) for row, number in zip(cells, numbers, strict=True)]
     about = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
-        "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
-        "that validation selected. Compare rows of the same protocol, epochs and samples only."
+        f"samples, so it is no error of the mean. {_explain_protocols(shown)}Compare rows of the same protocol, epochs "
+        "and samples only."
     )
     used = [index for index in range(len(_COLUMNS)) if index != _CHANGES or any(row[index].text for row in rows)]
     return Table(
@@ -86,6 +86,12 @@ def build_runs_table(
         tuple(Entry(number.records[0].experiment, "accuracy", "", (number,)) for number in numbers),
         {number.mark: number.note for number in numbers},
     )
+
+
+def _explain_protocols(records: Sequence[ResultRecord]) -> str:
+    """Returns what the accuracy of each protocol in a table is, a sentence each."""
+    found = sorted({record.protocol for record in records})
+    return "".join(f"Protocol {protocol}: {PROTOCOL_ACCURACY[protocol].short}. " for protocol in found)
 
 
 def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Changes:

@@ -6,9 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from plifctl import __version__
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.report.render import MEASURES, plain
+from plifctl.report.results import CHANGED_SINCE
 from plifctl.runs import ResultRecord
+from plifctl.units import markdown_table, plain
 
 FINDINGS = (
     (
@@ -32,11 +34,14 @@ class StatedRun:
     Attributes:
         record: Its result.
         registered: The experiment as it is in the registry now, with the changes of the run; None: not in the registry.
+        changes: How its experiment differs from that of its name, as :meth:`~plifctl.report.results.Results.changes`
+            returns it.
         hours: Time of training and evaluation of each epoch.
     """
 
     record: ResultRecord
     registered: ExperimentSpec | None
+    changes: tuple[str, ...]
     hours: tuple[float, ...]
 
     def deviations(self) -> Iterable[str]:
@@ -47,10 +52,10 @@ class StatedRun:
         elif record.epochs != registered.train.epochs:
             early = ", stopped by early_stop" if record.stopped_early else ""
             yield f"{record.epochs} of {registered.train.epochs} epochs{early}"
-        if record.modifications:
-            yield f"changed: {', '.join(record.modifications)}"
-        if registered is not None and record.digest not in (None, registered.digest):
-            yield "the experiment has been changed in the registry since"
+        if settings := [text for text in self.changes if text != CHANGED_SINCE]:
+            yield f"changed: {', '.join(settings)}"
+        if CHANGED_SINCE in self.changes:
+            yield CHANGED_SINCE
         if data is not None and not data.complete:
             yield f"a subset: {data.train + data.validation:,} training and {data.test:,} test samples"
         if data is not None and not data.verified:
@@ -71,7 +76,7 @@ def statement(runs: Sequence[StatedRun]) -> str:
         f"{len(runs)} finished {'run' if len(runs) == 1 else 'runs'}; written by plifctl {__version__}.",
         "## Results",
         _results(runs),
-        "\n".join(f"- Protocol {name}: {text}." for name, text in MEASURES.items()),
+        "\n".join(f"- Protocol {name}: {accuracy.short}." for name, accuracy in PROTOCOL_ACCURACY.items()),
         "## Data",
         _data(runs),
         "## Code and hardware",
@@ -92,7 +97,9 @@ def _results(runs: Sequence[StatedRun]) -> str:
         accuracy, hours = f"{100 * record.accuracy:.2f}", f"{sum(run.hours):.2f}"
         facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, hours)
         rows.append((record.experiment, *facts, f"`{record.run}`"))
-    return _table(("experiment", "recipe", "protocol", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows)
+    return markdown_table(
+        ("experiment", "recipe", "protocol", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows
+    )
 
 
 def _data(runs: Sequence[StatedRun]) -> str:
@@ -105,7 +112,7 @@ def _data(runs: Sequence[StatedRun]) -> str:
             rows[record.dataset, record.T, data.cache, counts] = (f"`{data.cache[:16]}`", counts, kind, verified)
     table = [(dataset, T, *facts) for (dataset, T, *_), facts in sorted(rows.items())]
     heads = ("data set", "T", "content of the cache", "training + validation + test", "set", "raw files")
-    return _table(heads, table)
+    return markdown_table(heads, table)
 
 
 _MACHINE = ("plifctl", "torch", "python", "device", "platform", "threads")
@@ -125,18 +132,9 @@ def _machines(runs: Sequence[StatedRun]) -> str:
             machine = tuple(str(environment.get(key, "")) for key in _MACHINE)
             hours[machine] = hours.get(machine, 0.0) + spent
     rows = [(*machine, f"{spent:.2f}") for machine, spent in sorted(hours.items())]
-    return _table(("plifctl", "torch", "Python", "device", "platform", "threads", "hours"), rows)
+    return markdown_table(("plifctl", "torch", "Python", "device", "platform", "threads", "hours"), rows)
 
 
 def _deviations(runs: Sequence[StatedRun]) -> str:
     lines = [f"- `{plain(run.record.run)}`: {'; '.join(found)}." for run in runs if (found := list(run.deviations()))]
     return "\n".join(lines) or "None: every run has the epochs, data and settings of its experiment."
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return "\n".join(f"| {' | '.join(map(_cell, line))} |" for line in lines)
-
-
-def _cell(value: object) -> str:
-    return plain(str(value)).replace("|", "\\|")

@@ -13,6 +13,7 @@ from plifctl.report import render
 from plifctl.report.labels import versions_text
 from plifctl.runs import ResultRecord
 from plifctl.training.progress import TRAINING_VERSION
+from plifctl.units import plain
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ class Table:
     @property
     def title(self) -> str:
         """Name and caption, ``Table 4. Accuracy (%) with PLIF and LIF neurons``."""
-        return f"Table {self.name}. {render.plain(self.caption)}"
+        return f"Table {self.name}. {plain(self.caption)}"
 
     @property
     def rows(self) -> list[tuple[str, ...]]:

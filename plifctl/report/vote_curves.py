@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +11,12 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from plifctl.report.figures.style import COLOURS, DOUBLE, figure_style, new_figure, save_figure
+from plifctl.report.figures.style import COLOURS, DOUBLE, figure_style, panel_grid, save_figure
 
 MAX_PANELS = 24
 """Most files in a picture."""
 
-_PANEL_HEIGHT = 1.7  # inches
+_PANEL_HEIGHT, _ROW_HEIGHT = 1.7, 2.2  # inches; that of a single row, which has the legend beside it
 _MANY_POINTS = 40  # from which on points are not marked
 _GREY = "#c8c8c8"
 
@@ -56,19 +55,16 @@ def draw_vote_curves(panels: Sequence[Panel], classes: Sequence[str], xlabel: st
     leading = sorted(np.argsort(-peaks, kind="stable")[: len(COLOURS)].tolist())
     with figure_style():
         mpl.rcParams["text.parse_math"] = False
-        columns = min(len(panels), 3 if len(panels) > 4 else 2)
-        rows = math.ceil(len(panels) / columns)
-        figure = new_figure(DOUBLE, max(2.2, rows * _PANEL_HEIGHT))
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False)
-        for panel, one in zip(panels, axes.flat, strict=False):
+        columns = 3 if len(panels) > 4 else 2
+        height = _PANEL_HEIGHT if len(panels) > columns else _ROW_HEIGHT
+        figure, grid = panel_grid(len(panels), height, columns=columns, width=DOUBLE, sharey=True)
+        for panel, one in zip(panels, grid, strict=True):
             _plot(one, panel, leading, classes)
-        for one in axes.flat[len(panels) :]:
-            one.remove()
-        for one in axes.flat[max(0, len(panels) - columns) : len(panels)]:
+        for one in grid[-columns:]:
             one.set_xlabel(xlabel)
-        for one in axes[:, 0]:
+        for one in grid[::columns]:
             one.set_ylabel("share of votes, %")
-        figure.legend(*axes.flat[0].get_legend_handles_labels(), loc="outside right upper")
+        figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right upper")
         save_figure(figure, path, "Share of the votes of each class over time.")
 
 

@@ -25,13 +25,24 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
-from plifctl.runs.curves import Curve, curve_of_run, find_curves, load_curves, load_other_curves, registered_spec
+from plifctl.runs.curves import (
+    Curve,
+    curve_of_imported,
+    curve_of_run,
+    external_accuracy,
+    find_curves,
+    load_curves,
+    load_other_curves,
+    logged_accuracies,
+    registered_spec,
+)
 from plifctl.runs.directory import (
     Run,
     best_row,
     create_run,
     describe_machine,
     find_run,
+    find_run_folder,
     list_runs,
     remove_run,
 )
@@ -39,7 +50,7 @@ from plifctl.runs.event_logs import find_logs
 from plifctl.runs.external import (
     AddedRun,
     add_run,
-    find_external,
+    find_any,
     load_added,
     load_external,
     remove_external,
@@ -64,7 +75,15 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
-from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
+from plifctl.runs.records import (
+    ResultRecord,
+    RunAccuracy,
+    RunData,
+    StartedFrom,
+    check_records,
+    load_records,
+    with_controls,
+)
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
@@ -75,6 +94,7 @@ __all__ = [
     "Predictions",
     "ResultRecord",
     "Run",
+    "RunAccuracy",
     "RunData",
     "RunRecorder",
     "SpikeRecording",
@@ -86,13 +106,16 @@ __all__ = [
     "check_records",
     "check_removable",
     "create_run",
+    "curve_of_imported",
     "curve_of_run",
     "describe_machine",
+    "external_accuracy",
     "external_folders",
+    "find_any",
     "find_curves",
-    "find_external",
     "find_logs",
     "find_run",
+    "find_run_folder",
     "import_log",
     "is_added",
     "is_imported",
@@ -108,6 +131,7 @@ __all__ = [
     "load_other_curves",
     "load_records",
     "load_spikes",
+    "logged_accuracies",
     "read_controls",
     "registered_spec",
     "remove_external",

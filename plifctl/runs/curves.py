@@ -7,7 +7,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
@@ -17,11 +17,11 @@ from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
-from plifctl.runs.directory import Run, list_runs
+from plifctl.runs.directory import Run, list_runs, match_run
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.metrics import layers_of, number_layers
-from plifctl.runs.records import ResultRecord, load_records
+from plifctl.runs.records import ResultRecord, RunAccuracy, best_epoch, load_records
 from plifctl.runs.sessions import versions_of
 
 _log = logging.getLogger(__name__)
@@ -186,6 +186,30 @@ def curve_of_imported(run: ImportedRun) -> Curve:
     )
 
 
+def logged_accuracies(curve: Curve) -> tuple[Literal["test", "validation"], dict[int, float]]:
+    """Returns the accuracies by epoch on test samples; if there are none, those on validation samples, perhaps none."""
+    known = {
+        of: {epoch: value for epoch, value in zip(curve.epochs, values, strict=True) if value is not None}
+        for of in ("test", "validation")
+        if (values := curve.series.get(f"{of}_accuracy"))
+    }
+    return ("test", known["test"]) if known.get("test") else ("validation", known.get("validation", {}))
+
+
+def external_accuracy(curve: Curve, record: ResultRecord | None) -> RunAccuracy | None:
+    """Returns the accuracy of a run that was not trained here: that of its result, else the best one that was logged.
+
+    The best one is on test samples; on validation samples if it was not tested. None: neither was logged.
+    """
+    if record is not None:
+        return record.reported
+    of, known = logged_accuracies(curve)
+    if not known:
+        return None
+    best = best_epoch(known, "earliest")
+    return RunAccuracy(known[best], best, of)
+
+
 def registered_spec(registry: Registry, curve: Curve) -> ExperimentSpec | None:
     """Returns the settings of a run of which only a record or a log is at hand, by a registry; None: not in it."""
     if curve.experiment is None:
@@ -255,15 +279,16 @@ def _warn_of_skipped(problems: Sequence[str]) -> None:
 
 
 def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:
-    """Returns the curves of runs, each by ``last``, its name, a unique part of its name, or its path.
+    """Returns the curves of runs, each by a name as :func:`~plifctl.runs.directory.match_run` takes it, or its path.
 
-    Of the runs trained here, only those that match are read.
+    Records of the registry and the authors' runs can be named as well: by the whole name, which comes before a part of
+    another one, or by a part that no run in ``runs_dir`` has. Of the runs trained here, only those that match are read.
 
     Raises:
         UsageError: No run matches a name, or several do.
         RunError: A file of a run is damaged.
     """
-    trained = {run.name: run for run in list_runs(runs_dir)}
+    trained = list_runs(runs_dir)
 
     @cache
     def others() -> dict[str, Curve]:
@@ -272,25 +297,33 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
 
     def find(name: str) -> Curve:
         folders.check_name(name)
-        if name == "last" and trained:
-            return curve_of_run(list(trained.values())[-1])
-        known = [name] if name in trained else list({**trained, **others()})
-        matching = folders.only_match(name, folders.match_name(name, known))
-        if matching in trained:
+        child = folders.child(name, runs_dir)
+        if child is not None and not folders.is_run(child) and name in others():
+            return others()[name]
+        if (path := match_run(name, runs_dir, trained)) is not None:
             try:
-                return curve_of_run(trained[matching])
+                return _curve_in(path)
             except RunError:  # its result may be readable
-                if matching not in others():
+                if path.name not in others():
                     raise
-        if matching is not None:
+                return others()[path.name]
+        if (matching := folders.only_match(name, folders.match_name(name, list(others())))) is not None:
             return others()[matching]
-        if (path := folders.find_folder(name, runs_dir)) is not None:  # damaged, or of another runs directory
-            if folders.is_added(path):
-                return curve_of_record(load_added(path).record())
-            return curve_of_run(Run(path)) if folders.is_trained(path) else curve_of_imported(load_imported(path))
+        if (path := folders.find_folder(name, runs_dir)) is not None:
+            return _curve_in(path)
+        known = [*(run.name for run in trained), *others()]
         raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, known))
 
     return [find(name) for name in names]
+
+
+def _curve_in(path: Path) -> Curve:
+    """Returns the curve of the run of any kind in a folder; raises RunError if it is damaged."""
+    if folders.is_trained(path):
+        return curve_of_run(Run(path))
+    if folders.is_added(path):
+        return curve_of_record(load_added(path).record())
+    return curve_of_imported(load_imported(path))
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

@@ -30,7 +30,7 @@ from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import Predictions, reported_predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
-from plifctl.runs.records import ResultRecord, StartedFrom, best_epoch, read_record
+from plifctl.runs.records import ResultRecord, RunAccuracy, StartedFrom, best_epoch, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
 
@@ -278,6 +278,23 @@ class Run:
             self._record = stamp, read_record(path)
         return self._record[1]
 
+    def accuracy_so_far(self) -> RunAccuracy | None:
+        """Returns the accuracy of the result of a finished run; before, the best one by which it chooses its epoch.
+
+        That is the accuracy on validation samples where the run has any, and on test samples otherwise. None before the
+        first epoch, and of protocol C before the test.
+
+        Raises:
+            RunError: A file of the run is damaged.
+        """
+        if self.is_finished():
+            return self.record().reported
+        if (best := best_row(self.metrics(), self.config().spec.train.ties)) is None:
+            return None
+        if (value := best.get("validation_accuracy")) is not None:
+            return RunAccuracy(float(value), int(best["epoch"]), "validation")
+        return RunAccuracy(float(best["test_accuracy"]), int(best["epoch"]), "test")
+
     def predictions(self) -> Predictions | None:
         """Returns the predicted class of each test sample, of the epoch that :meth:`record` reports.
 
@@ -387,37 +404,63 @@ def require_utf8(path: Path) -> None:
         ) from None
 
 
-def find_run(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Run:
-    """Returns a run by ``last``, its id, a unique part of its id, or its path, looked up in this order.
+def match_run(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Path | None:
+    """Returns the folder of a run in the runs directory, of any kind; None: no run there has this name.
+
+    Looked up in this order: an id; ``last``, the last run that was created here; a part that only one id of the runs
+    trained here has; a part that only one id of the external runs has.
 
     Args:
         name: The name.
         runs_dir: Runs directory.
-        listed: Its runs, where several names are looked up; None: they are listed unless the name is an id.
+        listed: The runs trained there, where several names are looked up; None: they are listed unless the name is an
+            id.
+
+    Raises:
+        UsageError: Several runs match.
+    """
+    folders.check_name(name)
+    if (path := folders.child(name, runs_dir)) is not None and folders.is_run(path):
+        return path
+    trained = [run.path for run in (list_runs(runs_dir) if listed is None else listed)]
+    if name == "last":
+        return trained[-1] if trained else None
+    return _match_part(name, trained) or _match_part(name, folders.external_folders(runs_dir))
+
+
+def _match_part(name: str, found: Sequence[Path]) -> Path | None:
+    """Returns the folder whose name alone has a part; raises UsageError if several have it."""
+    known = {path.name: path for path in found}
+    matching = folders.only_match(name, folders.match_name(name, list(known)))
+    return None if matching is None else known[matching]
+
+
+def find_run_folder(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Path:
+    """Returns the folder of a run of any kind, by a name as :func:`match_run` takes it, else by its path.
 
     Raises:
         UsageError: No run matches, or several do.
     """
-    folders.check_name(name)
-    if (path := folders.child(name, runs_dir)) is not None and folders.is_trained(path):
-        return Run(path)
-    runs = {run.name: run for run in (list_runs(runs_dir) if listed is None else listed)}
-    if name == "last" and runs:
-        return list(runs.values())[-1]
-    matching = folders.only_match(name, folders.match_name(name, list(runs)))
-    if matching is not None:
-        return runs[matching]
-    path = folders.find_folder(name, runs_dir)
-    if path is not None and not folders.is_trained(path):
-        raise UsageError(f"{path}: not trained here, so it has no checkpoints", hint="plifctl runs show takes it")
-    if path is not None:
-        return Run(path)
+    if (path := match_run(name, runs_dir, listed) or folders.find_folder(name, runs_dir)) is not None:
+        return path
     hint = (
         "plifctl runs lists all runs; a path can be given as well"
-        if runs
+        if list_runs(runs_dir) or folders.external_folders(runs_dir)
         else "no run exists; plifctl train demo makes one"
     )
     raise UsageError(f"no run {name!r} in {runs_dir}", hint=hint)
+
+
+def find_run(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Run:
+    """Returns a run that was trained here, by a name as :func:`find_run_folder` takes it.
+
+    Raises:
+        UsageError: No run matches, several do, or the one that does was not trained here.
+    """
+    path = find_run_folder(name, runs_dir, listed)
+    if not folders.is_trained(path):
+        raise UsageError(f"{path}: not trained here, so it has no checkpoints", hint="plifctl runs show takes it")
+    return Run(path)
 
 
 def list_runs(runs_dir: Path) -> list[Run]:

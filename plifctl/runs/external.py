@@ -1,4 +1,4 @@
-"""Runs that were not trained here, by their names; and those of somebody else, from the folders they exported.
+"""Runs of any kind by their names; and those of somebody else, from the folders they exported.
 
 An added run is a copy of the folder with ``added.json`` beside its files. Its record is a source of its own in reports.
 """
@@ -16,36 +16,12 @@ from typing import Any
 from plifctl import files
 from plifctl.errors import RunError, UsageError
 from plifctl.runs import folders
-from plifctl.runs.directory import Run, list_runs
+from plifctl.runs.directory import Run, find_run_folder
 from plifctl.runs.documents import add_checksum, file_problem, fingerprint, load_document
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.records import ResultRecord, read_record
 
 RECORD = "result.json"
-
-
-def find_external(name: str, runs_dir: Path, listed: Sequence[Run] | None = None) -> Path | None:
-    """Returns the folder of an external run by its name, a part of it that no other run has, or its path.
-
-    Returns None if no external run matches, or a run trained here does. ``listed`` as in
-    :func:`~plifctl.runs.directory.find_run`.
-
-    Raises:
-        UsageError: Several external runs match.
-    """
-    folders.check_name(name)
-    if (path := folders.child(name, runs_dir)) is not None:
-        if folders.is_imported(path) or folders.is_added(path):
-            return path
-        if folders.is_trained(path):
-            return None
-    if name == "last" or any(name in run.name for run in (list_runs(runs_dir) if listed is None else listed)):
-        return None
-    known = {path.name: path for path in folders.external_folders(runs_dir)}
-    if (found := folders.only_match(name, folders.match_name(name, list(known)))) is not None:
-        return known[found]
-    path = Path(name)
-    return path if folders.is_imported(path) or folders.is_added(path) else None
 
 
 def remove_external(path: Path) -> None:
@@ -111,6 +87,17 @@ def add_run(folder: Path, names: Sequence[str], name: str, runs_dir: Path) -> Ad
         text = json.dumps(add_checksum({**tree, "added": time.time()}), ensure_ascii=False)
         files.write_text(temporary / folders.ADDED, text + "\n")
     return load_added(path)
+
+
+def find_any(name: str, runs_dir: Path) -> Run | ImportedRun | AddedRun:
+    """Returns a run of any kind, by a name as :func:`~plifctl.runs.directory.find_run_folder` takes it.
+
+    Raises:
+        UsageError: No run matches, or several do.
+        RunError: The run was not trained here, and is damaged.
+    """
+    path = find_run_folder(name, runs_dir)
+    return Run(path) if folders.is_trained(path) else load_external(path)
 
 
 def load_external(path: Path) -> ImportedRun | AddedRun:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -43,6 +44,21 @@ def best_epoch(values: Mapping[int, float], ties: Ties) -> int:
         (2, 3)
     """
     return max(values, key=lambda epoch: (values[epoch], epoch if ties == "latest" else -epoch))
+
+
+@dataclass(frozen=True)
+class RunAccuracy:
+    """The accuracy that a run has reached.
+
+    Attributes:
+        value: The accuracy, a fraction.
+        epoch: Its epoch, from 1.
+        of: The samples that it was measured on.
+    """
+
+    value: float
+    epoch: int
+    of: Literal["test", "validation"]
 
 
 class RunData(Spec):
@@ -188,6 +204,11 @@ class ResultRecord(Spec):
     def training_versions(self) -> tuple[int, ...]:
         """The training versions of its epochs, each once."""
         return versions_of(self.sessions)
+
+    @property
+    def reported(self) -> RunAccuracy:
+        """The accuracy with its epoch, on test samples."""
+        return RunAccuracy(self.accuracy, self.best_epoch, "test")
 
     @property
     def modifications(self) -> tuple[str, ...]:

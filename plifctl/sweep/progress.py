@@ -22,13 +22,13 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from plifctl import files
 from plifctl.config.lookup import load_registry
 from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
-from plifctl.runs import Run, best_row, is_trained
+from plifctl.runs import Run, is_trained
 from plifctl.runs.authors import load_authors
 from plifctl.runs.folders import run_argument
 from plifctl.sweep.engine import Job
@@ -47,7 +47,8 @@ class RunProgress:
     Attributes:
         run: The run, with its state and the reason for it.
         epoch: Epochs trained.
-        accuracy: Test accuracy of a finished run; else the best so far, of protocol B on validation samples.
+        accuracy: The accuracy so far, as :meth:`~plifctl.runs.Run.accuracy_so_far` gives it; None: there is none.
+        accuracy_of: The samples that it was measured on.
         authors: What the authors' run of the experiment had reached by that epoch, by the same protocol; None: no such
             run, settings or samples differ from theirs, or ``accuracy`` is no test accuracy.
         epoch_seconds: Mean time of its last epochs; None before the first one.
@@ -58,6 +59,7 @@ class RunProgress:
     run: PlannedRun
     epoch: int = 0
     accuracy: float | None = None
+    accuracy_of: Literal["test", "validation"] | None = None
     authors: float | None = None
     epoch_seconds: float | None = None
     seconds_left: float | None = None
@@ -161,17 +163,15 @@ class ProgressReader:
         elif job is not None and job.state != "ended":
             state = job.state
         reason = "" if state in ("finished", "running") else self._reason(job, run, planned)
-        best = best_row(rows, spec.train.ties) or {}
-        accuracy = run.record().accuracy if state == "finished" else best.get("validation_accuracy")
-        shown = best.get("test_accuracy") if accuracy is None else accuracy
-        config = run.config()
+        config, accuracy = run.config(), run.accuracy_so_far()
         changed = config.recipe == "fast" or any(map(is_modification, config.overrides))
-        on_tests = state == "finished" or best.get("validation_accuracy") is None
+        on_tests = accuracy is not None and accuracy.of == "test"
         comparable = run.info()["cache"].get("complete") and on_tests and not changed
         found = RunProgress(
             _at(planned, state, reason),
             len(rows),
-            shown,
+            None if accuracy is None else accuracy.value,
+            None if accuracy is None else accuracy.of,
             self._authors_at(planned, len(rows)) if comparable else None,
             host=_host(run, state, job),
         )

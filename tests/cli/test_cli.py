@@ -35,7 +35,7 @@ class TestPipeline:
 
         result = plifctl("train", "demo", *TINY)
         assert result.code == 0
-        assert "best test accuracy:" in result.out
+        assert "accuracy A, maximum over test epochs:" in result.out
         assert "epoch 2/2  loss" in result.err
         assert "incomplete" in result.err
         (run,) = (places / "runs").iterdir()

@@ -22,7 +22,8 @@ def test_refit_tests_the_last_epoch_once_and_its_run_is_like_any_other(prepared:
     run = Run(places / "runs/c")
     record, rows = run.record(), run.metrics()
     assert (
-        f"test accuracy after the last epoch, tested once: {100 * record.accuracy:.2f} % (epoch 2 of 2)" in result.out
+        "accuracy C, test accuracy of the last epoch, trained on all but the test samples: "
+        f"{100 * record.accuracy:.2f} % (epoch 2 of 2)" in result.out
     )
     assert [row["validation_accuracy"] for row in rows] == [None, None]
     assert [row["test_accuracy"] for row in rows] == [None, record.accuracy]

@@ -45,6 +45,7 @@ class TestList:
         assert plifctl("runs", "ls").out.splitlines()[0] == lines[0]
         (entry,) = json.loads(plifctl("runs", "--status", "killed", "--json").out)
         assert (entry["run"], entry["best_test"], entry["best_validation"]) == (half.name, None, pytest.approx(2 / 3))
+        assert entry["accuracy_of"] == "validation"
         assert json.loads(plifctl("runs", "ls", "--experiment", "mnist-plif", "--json").out) == []
         assert len(json.loads(plifctl("runs", "--json").out)) == 2
         result = plifctl("runs", "ls", "--experiment", "demoo")
@@ -103,6 +104,7 @@ class TestShow:
         tree = json.loads(plifctl("runs", "show", run.name, "--json").out)
         assert {change["key"] for change in tree["changes"]} == {"train.lr", "train.epochs"}
         assert tree["best"]["epoch"] == tree["last"]["epoch"] == 3
+        assert (tree["accuracy"], "accuracy_of" in tree) == (0.75, False)
 
     def test_show_of_an_unfinished_run_has_the_command_that_resumes_it(self, plifctl: Plifctl, folder: Path) -> None:
         run = make_run(folder, epochs=12, finished=False, protocol="B")
@@ -190,6 +192,11 @@ class TestCompare:
         mixed = json.loads(plifctl("runs", "compare", own.name, shipped[0], "--json").out)["settings"]
         assert mixed["origin"] == ["trained", "shipped"]
         assert mixed["experiment digest"][0] == own.config().spec.digest[:12]
+
+    def test_compare_of_more_runs_than_letters_has_two_letters(self, plifctl: Plifctl, folder: Path) -> None:
+        names = [make_run(folder, epochs=1, name=f"r{number}").name for number in range(28)]
+        lines = plifctl("runs", "compare", *names).out.splitlines()
+        assert [lines[index] for index in (0, 25, 26, 27)] == ["A: r0", "Z: r25", "AA: r26", "AB: r27"]
 
     def test_compare_of_one_run_is_refused(self, plifctl: Plifctl, folder: Path) -> None:
         make_run(folder)

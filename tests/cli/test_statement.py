@@ -7,6 +7,8 @@ from typing import Any
 
 from factories import make_run
 
+from plifctl.runs.records import Fold, record_text
+
 Plifctl = Callable[..., Any]
 
 
@@ -26,6 +28,17 @@ def test_statement_lists_results_data_machines_and_deviations(plifctl: Plifctl, 
     one = plifctl("report", "--statement", "--run", changed.name, "--json")
     text = json.loads(one.out)["markdown"]
     assert (run.name in text, changed.name in text) == (False, True)
+
+
+def test_statement_of_a_fold_of_ones_own_experiment_has_no_changes(plifctl: Plifctl, places: Path) -> None:
+    run = make_run(places / "runs", epochs=3)
+    fold = Fold(number=1, folds=5, series="s" * 64)
+    overrides = ("split.method=folds", "split.folds=5", "split.fold=1")
+    own = run.record().model_copy(update={"experiment": "hands", "overrides": overrides, "fold": fold})
+    (run.path / "result.json").write_text(record_text(own))
+    text = plifctl("report", "--statement").out
+    assert f"- `{run.name}`: the experiment is not in the registry" in text
+    assert "changed: " not in text
 
 
 def test_statement_without_finished_runs_is_an_error(plifctl: Plifctl, places: Path) -> None:

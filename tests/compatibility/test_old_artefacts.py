@@ -193,7 +193,9 @@ class TestCaches:
 class TestRuns:
     @pytest.mark.usefixtures("untouched")
     def test_runs_ls_lists_them_as_0_1_0_did(self, document: Document) -> None:
-        assert today(document("runs", "ls")) == today(expected("runs-ls"))
+        for found, wanted in zip(document("runs", "ls"), expected("runs-ls"), strict=True):
+            first, second = shared(found, wanted, *today(wanted))
+            assert first == second
 
     @pytest.mark.usefixtures("untouched")
     @pytest.mark.parametrize("kind", RUNS)

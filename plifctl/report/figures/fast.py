@@ -11,29 +11,29 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from plifctl.config.choices import PROTOCOL_ACCURACY, Protocol
 from plifctl.report.fast import FastResult, Timing
 from plifctl.report.figures.style import (
     BLACK,
     BLUE,
-    DOUBLE,
     GREEN,
     ORANGE,
     PINK,
-    SINGLE,
     SKY,
     add_legend,
     letter,
-    new_figure,
+    panel_grid,
     verbatim,
 )
 from plifctl.runs import ResultRecord
 
-_POINTS = {
-    "A": ("s", GREEN, "fast, protocol A: maximum over test epochs"),
-    "B": ("o", BLUE, "fast, protocol B: test, epoch by validation"),
-    "C": ("D", PINK, "fast, protocol C: test of the last epoch, trained on all samples"),
+_POINTS: dict[Protocol, tuple[str, str]] = {"A": ("s", GREEN), "B": ("o", BLUE), "C": ("D", PINK)}
+"""Marker and colour of the runs of a protocol."""
+
+_LABELS: dict[Protocol, str] = {
+    protocol: f"fast, protocol {protocol}: {accuracy.short}" for protocol, accuracy in PROTOCOL_ACCURACY.items()
 }
-"""Marker, colour and label of the runs of a protocol."""
+"""Label of the runs of a protocol."""
 
 _VALIDATION = "fast: validation after each epoch"
 _AUTHORS = "authors, protocol A: best test epoch so far"
@@ -54,20 +54,16 @@ def draw_fast(results: Sequence[FastResult]) -> Figure:
         for timing in result.timings:
             panels.setdefault((result.group.first.experiment, timing.processor), []).append((result, timing))
     several = len({processor for _, processor in panels}) > 1
-    rows = -(-len(panels) // 2)
-    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 2.0 * rows)
-    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
-    for index, (axes, ((_, processor), members)) in enumerate(zip(grid.flat, panels.items(), strict=False)):
+    figure, grid = panel_grid(len(panels), 2.0)
+    for index, (axes, ((_, processor), members)) in enumerate(zip(grid, panels.items(), strict=True)):
         _draw_panel(axes, members)
         first, _ = members[0]
         parts = (first.title, *first.accuracy.flags, *((processor,) if several else ()))
         letter(axes, index, verbatim(", ".join(parts)))
         axes.set(xlabel="processor time (CPU min)", ylabel="accuracy (%)")
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
-    drawn = [axes.get_legend_handles_labels() for axes in grid.flat[: len(panels)]]
+    drawn = [axes.get_legend_handles_labels() for axes in grid]
     shown = {label: handle for found in drawn for handle, label in zip(*found, strict=True)}
-    order = [*(label for _, _, label in _POINTS.values()), _VALIDATION, _AUTHORS, _REPORTED]
+    order = [*_LABELS.values(), _VALIDATION, _AUTHORS, _REPORTED]
     labels = [label for label in order if label in shown]
     add_legend(figure, [shown[label] for label in labels], labels, columns=2)
     return figure
@@ -110,7 +106,8 @@ def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
     percent = [100 * record.accuracy for record in timing.records]
     mean, several = fmean(percent), len(percent) > 1
     deviation = stdev(percent) if several else 0.0
-    marker, colour, label = _POINTS[timing.records[0].protocol]
+    protocol = timing.records[0].protocol
+    marker, colour = _POINTS[protocol]
     axes.errorbar(
         fmean(timing.minutes),
         mean,
@@ -122,7 +119,7 @@ def _draw_runs(axes: Axes, timing: Timing) -> np.ndarray:
         elinewidth=0.8,
         capsize=2,
         zorder=3,
-        label=label,
+        label=_LABELS[protocol],
     )
     ends = (min(timing.minutes), mean - deviation), (max(timing.minutes), mean + deviation)
     return np.array([(fmean(timing.minutes), mean), *ends])

@@ -15,7 +15,6 @@ import numpy as np
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
-from plifctl.report.figures.style import verbatim
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
 from plifctl.runs import Curve
 
@@ -31,7 +30,7 @@ class Line:
 
     Attributes:
         curves: Their curves, one for each seed.
-        panel: Title of the data set; the name of the run where it is unknown. As matplotlib takes it.
+        panel: Title of the data set; the name of the run where it is unknown.
         neuron: plif or lif; None where it is unknown.
         tau: Initial time constant.
         average_pooling: Whether the network has average pooling.
@@ -57,8 +56,8 @@ class Line:
     def base(self) -> str:
         """The neuron, its time constant, and average pooling."""
         if self.neuron is None:
-            return verbatim(self.first.name)
-        sign = r"$\tau_0$" if self.neuron == "plif" else r"$\tau$"
+            return self.first.name
+        sign = "τ₀" if self.neuron == "plif" else "τ"
         known = f"{self.neuron.upper()}, {sign} = {self.tau:g}" if self.tau is not None else self.neuron.upper()
         return f"{known}, average pooling" if self.average_pooling else known
 
@@ -118,12 +117,12 @@ def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSp
 def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpec | None]) -> Line:
     spec = curves[0].spec or experiment(curves[0])
     if spec is None:
-        return Line(curves, verbatim(curves[0].name))
+        return Line(curves, curves[0].name)
     neuron = spec.neuron
     pools = [layer for layer in parse_structure(spec.network.structure)[:-1] if isinstance(layer, Pool)]
     return Line(
         curves,
-        verbatim(spec.dataset.title),
+        spec.dataset.title,
         neuron.kind,
         neuron.tau_0 if neuron.kind == "plif" else neuron.tau,
         bool(pools) and all(pool.mode == "average" for pool in pools),
@@ -147,7 +146,7 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
         for line in lines
     ]
     added = tell_apart([(line.imported, line.panel, line.label) for line in lines], facts)
-    labels = {line: ", ".join([line.label, *map(verbatim, more)]) for line, more in zip(lines, added, strict=True)}
+    labels = {line: ", ".join([line.label, *more]) for line, more in zip(lines, added, strict=True)}
     for line in lines:
         if mixed and line.imported:
             labels[line] = f"{labels[line]}, authors"
@@ -159,12 +158,7 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
 def describe_lines(lines: Sequence[Line]) -> str:
     """Returns the sentences of a caption that say which runs were drawn."""
     labels = labels_of(lines)
-    sentences = [
-        f"{labels[line].replace('$', '').replace(chr(92) + 'tau_0', 'τ₀').replace(chr(92) + 'tau', 'τ')}: "
-        f"{line.describe()}."
-        for line in lines
-        if not line.imported
-    ]
+    sentences = [f"{labels[line]}: {line.describe()}." for line in lines if not line.imported]
     if any(line.imported and line.neuron is not None for line in lines):
         protocols = sorted({str(line.first.protocol) for line in lines if line.imported and line.neuron is not None})
         sentences.append(f"The authors' runs: from their logs, protocol {' and '.join(protocols)}, seed 2020.")

@@ -31,7 +31,7 @@ def draw_initial_states(networks: Sequence[InitialStates]) -> Figure:
             part.suptitle(verbatim(network.title), fontsize=7, fontweight="bold")
         handles = _draw_row(part, list(network.by_tau.values()))
     taus = list(networks[0].by_tau)
-    add_legend(figure, handles, [rf"$\tau_0$ = {tau:g}" for tau in taus], columns=len(taus))
+    add_legend(figure, handles, [f"τ₀ = {tau:g}" for tau in taus], columns=len(taus))
     return figure
 
 

@@ -19,6 +19,7 @@ from matplotlib.text import Text
 from plifctl import files
 from plifctl.errors import UsageError
 from plifctl.report.fonts import fonts_for, quiet_fonts
+from plifctl.units import letters
 
 FORMATS = ("png", "svg", "pdf")
 SINGLE, DOUBLE = 3.35, 6.9
@@ -75,6 +76,26 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def panel_grid(
+    count: int, height: float, *, columns: int = 2, width: float | None = None, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """Returns a new figure and its panels, row by row.
+
+    Args:
+        count: Number of panels, at least one.
+        height: Inches of a row.
+        columns: Panels in a row.
+        width: Inches of the figure; None: one column for a single panel, two for several.
+        sharey: Whether all panels have the same vertical axis.
+    """
+    rows = -(-count // columns)
+    figure = new_figure(width or (DOUBLE if count > 1 else SINGLE), height * rows)
+    grid = figure.subplots(rows, min(columns, count), squeeze=False, sharey=sharey)
+    for axes in grid.flat[count:]:
+        axes.remove()
+    return figure, list(grid.flat[:count])
+
+
 def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
     """Returns parts of a figure below each other.
 
@@ -91,26 +112,16 @@ def letter(axes: Axes, index: int, title: str) -> None:
     axes.set_title(f"({letters(index)}) {title}", loc="left")
 
 
-def letters(index: int) -> str:
-    """Returns the letters of a panel: a to z, then aa, ab and so on.
-
-    Example:
-        >>> [letters(index) for index in (0, 25, 26, 27)]
-        ['a', 'z', 'aa', 'ab']
-    """
-    return (letters(index // 26 - 1) if index >= 26 else "") + chr(ord("a") + index % 26)
-
-
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4) -> None:
     """Adds a legend below a figure, in as many columns as fit its width; the figure grows by the legend's height.
 
     Args:
         figure: The figure.
         handles: Drawn samples.
-        labels: A label for each.
+        labels: A label for each, any text: no formulas.
         columns: Largest number of columns.
     """
-    wrapped = [textwrap.fill(label, _LEGEND_CHARACTERS, break_long_words=False) for label in labels]
+    wrapped = [verbatim(textwrap.fill(label, _LEGEND_CHARACTERS, break_long_words=False)) for label in labels]
     for number in range(min(columns, len(wrapped)), 0, -1):
         legend = figure.legend(handles, wrapped, loc="outside lower center", ncols=number)
         _set_fonts(legend)

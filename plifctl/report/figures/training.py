@@ -29,10 +29,12 @@ from plifctl.report.figures.style import (
     YELLOW,
     add_legend,
     letter,
-    letters,
     new_figure,
+    panel_grid,
     stack_parts,
+    verbatim,
 )
+from plifctl.units import letters
 
 _log = logging.getLogger(__name__)
 
@@ -115,23 +117,18 @@ def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
     """
     known = [line for line in lines if has_accuracy(line)]
     panels = _panels(known, "a test accuracy of each epoch")
-    rows = -(-len(panels) // 2)
-    figure = new_figure(DOUBLE if len(panels) > 1 else SINGLE, 1.9 * rows)
-    grid = figure.subplots(rows, min(2, len(panels)), squeeze=False)
+    figure, grid = panel_grid(len(panels), 1.9)
     labels, styles = labels_of(known), _styles(known)
     shown: dict[str, Line2D] = {}
-    for index, (title, members) in enumerate(panels.items()):
-        axes = grid.flat[index]
+    for index, (axes, (title, members)) in enumerate(zip(grid, panels.items(), strict=True)):
         last = epochs or _last_of_ours(members)
         for line in sorted(members, key=lambda line: (not line.imported, line.tau or 0.0, line.neuron != "plif")):
             if (drawn := _draw_accuracy(axes, line, last, styles[line])) is not None:
                 shown.setdefault(labels[line], drawn)
-        letter(axes, index, title)
+        letter(axes, index, verbatim(title))
         axes.set(xlabel="epoch", ylabel="test accuracy (%)")
         _show_from_window(axes)
         _whole_epochs(axes)
-    for axes in grid.flat[len(panels) :]:
-        axes.remove()
     add_legend(figure, list(shown.values()), list(shown))
     return figure
 
@@ -205,7 +202,7 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
     shown: dict[str, Line2D] = {}
     for index, (part, title) in enumerate(zip(stack_parts(figure, *(n + 0.25 for n in rows)), panels, strict=True)):
         members = panels[title]
-        part.suptitle(f"({letters(index)}) {title}", x=0.01, ha="left", fontsize=7)
+        part.suptitle(f"({letters(index)}) {verbatim(title)}", x=0.01, ha="left", fontsize=7)
         grid = part.subplots(rows[index], min(_LAYERS_IN_ROW, layers[index]), squeeze=False, sharex=True)
         last = epochs or _last_of_ours(members)
         for layer, axes in enumerate(grid.flat):

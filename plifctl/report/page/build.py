@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from plifctl import files
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.errors import UsageError
 
 _NAME = "index.html"
@@ -49,6 +50,7 @@ def render_page(data: dict[str, Any], *, live_ms: int = 0) -> str:
     parts = [_part(digest, part) for digest, part in data["parts"].items()]
     values = {
         "generator": _MARK,
+        "protocols": html.escape(" ".join(f"Protocol {name}: {one.short}." for name, one in PROTOCOL_ACCURACY.items())),
         "policy": html.escape(policy, quote=True),
         "style": style,
         "script": script,

@@ -11,8 +11,8 @@ import base64
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +21,7 @@ from plifctl.config.overrides import override_key
 from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.results import SOURCES
 from plifctl.report.table import Table
-from plifctl.runs import Curve, ResultRecord, SpikeRecording
-from plifctl.runs.records import best_epoch
+from plifctl.runs import Curve, RunAccuracy, SpikeRecording, logged_accuracies
 from plifctl.units import format_setting
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
@@ -46,7 +45,7 @@ class RunFacts:
         name: Name of the run.
         status: Status of the run, or ``shipped``, ``imported`` or ``added``.
         spec: Its experiment; None if unknown.
-        record: Its result; None of a run that is not finished.
+        accuracy: The accuracy that ``plifctl runs`` shows; None: there is none.
         settings: Value and origin of each setting.
         environment: Versions and machine.
         planned: Number of epochs that the training has when it ends; None if unknown.
@@ -57,7 +56,7 @@ class RunFacts:
     name: str
     status: str
     spec: ExperimentSpec | None = None
-    record: ResultRecord | None = None
+    accuracy: RunAccuracy | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     planned: int | None = None
@@ -127,7 +126,7 @@ def build_page_data(
 
 def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
-    curve, spec, record = facts.curve, facts.spec, facts.record
+    curve, spec = facts.curve, facts.spec
     settings = tuple((key, format_setting(value), origin) for key, (value, origin) in facts.settings.items())
     changes = [] if curve is None else list(curve.changes)
     parts: dict[str, dict[str, Any]] = {}
@@ -151,7 +150,8 @@ def page_run(facts: RunFacts) -> PageRun:
         entry |= known | {"epochs": max(curve.epochs, default=0)}
         seconds = [value for value in curve.series.get("seconds", ()) if value is not None]
         entry["hours"] = round(sum(seconds) / 3600, 4) if seconds else None
-        entry |= {"result": _result(curve, record), "last": _last(curve), "curve": _add(parts, _curve(curve))}
+        result = None if facts.accuracy is None else asdict(facts.accuracy)
+        entry |= {"result": result, "last": _last(curve), "curve": _add(parts, _curve(curve))}
         shared = [row[:2] for row in settings if row[0] != _SEED]
         entry["versions"] = list(curve.training_versions)
         entry["setting"] = _digest([str(curve.setting), shared])[:8]
@@ -167,34 +167,10 @@ def _title(spec: ExperimentSpec, changes: Sequence[str]) -> str:
     return f"{spec.dataset.title}, {kind.upper()}, {'τ₀' if kind == 'plif' else 'τ'} = {tau:g}"
 
 
-def _result(curve: Curve, record: ResultRecord | None) -> dict[str, Any] | None:
-    """Returns the accuracy that ``plifctl runs`` shows: the reported one, else the best so far by which it selects."""
-    if record is not None:
-        return {"value": record.accuracy, "epoch": record.best_epoch, "of": "test"}
-    of, known = _accuracies(curve, "validation", "test")
-    if not known:
-        return None
-    best = best_epoch(known, "earliest" if curve.spec is None else curve.spec.train.ties)
-    return {"value": known[best], "epoch": best, "of": of}
-
-
 def _last(curve: Curve) -> dict[str, Any] | None:
     """Returns the accuracy of the last epoch that has one."""
-    of, known = _accuracies(curve, "test", "validation")
+    of, known = logged_accuracies(curve)
     return {"value": known[max(known)], "epoch": max(known), "of": of} if known else None
-
-
-Samples = Literal["test", "validation"]
-
-
-def _accuracies(curve: Curve, first: Samples, second: Samples) -> tuple[Samples, dict[int, float]]:
-    """Returns the accuracies by epoch on the first kind of samples, or on the second if there are none."""
-    found: tuple[Samples, dict[int, float]] = first, {}
-    for of in (second, first):
-        values = curve.series.get(f"{of}_accuracy", ())
-        known = {epoch: value for epoch, value in zip(curve.epochs, values, strict=False) if value is not None}
-        found = (of, known) if known else found
-    return found
 
 
 def _add(parts: dict[str, dict[str, Any]], part: dict[str, Any]) -> str:

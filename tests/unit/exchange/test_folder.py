@@ -15,7 +15,7 @@ from plifctl.errors import CheckpointError, RunError, UsageError
 from plifctl.exchange.folder import check_shared, read_evidence
 from plifctl.exchange.formats import write_network
 from plifctl.exchange.model import TrainedModel, load_trained
-from plifctl.exchange.model_card import Evidence
+from plifctl.exchange.model_card import Evidence, model_card
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.records import ResultRecord, RunData
 from plifctl.training.trainer import build_model
@@ -124,6 +124,11 @@ def test_model_card_states_result_protocol_and_caveats(
     assert tree["pipeline_tag"] == "image-classification"
     (entry,) = tree["model-index"]  # type: ignore[attr-defined]
     assert entry["results"][0]["metrics"][0]["value"] == 0.95
+
+
+def test_model_card_keeps_any_text_in_its_cell(trained: TrainedModel) -> None:
+    card = model_card(replace(trained, origin="converted from a\\b|c\x1b[31m\nd"), Evidence())
+    assert r"| weights | converted from a\\b\|c�[31m�d |" in card.splitlines()
 
 
 def test_model_card_says_when_protocol_b_tested(trained: TrainedModel, evidence: Evidence, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from factories import make_run
 
 from plifctl.errors import RunError
 from plifctl.pipeline.page import PageSource
-from plifctl.pipeline.runs import list_entries, verify_runs
+from plifctl.pipeline.runs import find_removable, list_entries, verify_runs
 from plifctl.runs import curve_of_run
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -83,3 +83,4 @@ def test_list_entries_with_a_damaged_imported_run_has_a_line_for_it(tmp_path: Pa
     folder.mkdir(parents=True)
     (folder / "imported.json").write_text('{"schema_version": 1, "name": ' + "[" * 100_000)
     assert [(entry.run, entry.status) for entry in list_entries()] == [("imported-a", "damaged")]
+    assert list(find_removable(["imported-a"])) == [folder]  # it can still be removed

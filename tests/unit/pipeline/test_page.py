@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from plifctl.errors import UsageError
 from plifctl.pipeline import page
 from plifctl.pipeline.page import PageSource, write_report_page
 from plifctl.pipeline.report import build_table
-from plifctl.pipeline.runs import list_entries
+from plifctl.pipeline.runs import import_logs, list_entries
 from plifctl.runs import Predictions
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
@@ -34,17 +35,55 @@ def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monk
     assert entry["status"] == "killed"
 
 
+EVERY_EPOCH = ((0.9, 0.7), (0.95, 0.72), (0.91, 0.8))
+"""Validation and test accuracies of protocol B with validation.test = every-epoch."""
+
+
 @pytest.mark.long
-@pytest.mark.parametrize("protocol", ["A", "B"])
-@pytest.mark.parametrize("finished", [True, False])
-def test_page_shows_the_result_that_the_list_of_runs_shows(tmp_path: Path, protocol: str, finished: bool) -> None:
-    make_run(tmp_path / "runs", protocol=protocol, finished=finished)
+@pytest.mark.parametrize(
+    ("protocol", "finished", "accuracies", "text", "result"),
+    [
+        ("A", True, None, "75.00", (0.75, 3, "test")),
+        ("A", False, None, "75.00", (0.75, 3, "test")),
+        ("B", True, EVERY_EPOCH, "75.00", (0.75, 3, "test")),  # what the record says
+        ("B", False, None, "75.00 val", (0.75, 3, "validation")),
+        ("B", False, EVERY_EPOCH, "95.00 val", (0.95, 2, "validation")),
+        ("C", False, ((None, None),) * 3, "", None),
+    ],
+)
+def test_page_shows_the_result_that_the_list_of_runs_shows(
+    tmp_path: Path, protocol: str, finished: bool, accuracies: Any, text: str, result: Any
+) -> None:
+    make_run(tmp_path / "runs", protocol=protocol, finished=finished, accuracies=accuracies)
     (entry,) = list_entries()
     (run,) = [run for run in PageSource().data()["runs"] if run["whose"] == "mine"]
-    expected = ("test", entry.best_test) if finished or protocol == "A" else ("validation", entry.best_validation)
-    assert (run["result"]["of"], run["result"]["value"]) == expected
+    assert (entry.best_text, entry.accuracy_of) == (text, None if result is None else result[2])
+    assert run["result"] == (result and dict(zip(("value", "epoch", "of"), result, strict=True)))
     assert (run["status"], run["epochs"], run["planned"]) == (entry.status, entry.epoch, entry.epochs)
     assert run["hours"] == pytest.approx(3 / 3600, abs=1e-4)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("series", "text", "result"),
+    [
+        ({"test_acc": (0.5, 0.75, 0.25), "val_acc": (0.9, 0.1, 0.2)}, "75.00", (0.75, 2, "test")),
+        ({"val_acc": (0.5, 0.9, 0.2)}, "90.00 val", (0.9, 2, "validation")),
+        ({"train_acc": (0.5, 0.9, 0.2)}, "", None),
+    ],
+)
+def test_page_shows_the_result_of_an_imported_log_that_the_list_shows(
+    tmp_path: Path, series: dict[str, tuple[float, ...]], text: str, result: Any
+) -> None:
+    (tmp_path / "logs").mkdir()
+    for tag, values in series.items():
+        rows = "".join(f"{step},{step},{value}\n" for step, value in enumerate(values, 1))
+        (tmp_path / f"logs/run-mine-tag-{tag}.csv").write_text(f"Wall time,Step,Value\n{rows}")
+    import_logs(tmp_path / "logs")
+    (entry,) = list_entries()
+    (run,) = [run for run in PageSource().data()["runs"] if run["name"] == entry.run]
+    assert entry.best_text == text
+    assert run["result"] == (result and dict(zip(("value", "epoch", "of"), result, strict=True)))
 
 
 def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from plifctl.pipeline.runs import (
     remove_folders,
     verify_runs,
 )
-from plifctl.runs import RunRecorder, directory, external, external_folders, list_runs
+from plifctl.runs import RunRecorder, directory, external_folders, list_runs
 
 pytestmark = pytest.mark.usefixtures("places")
 LOG = "run-FashionMNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True-tag-test_accuracy.csv"
@@ -69,7 +69,7 @@ def test_list_entries_leaves_out_runs_that_are_removed_meanwhile(
 def test_find_removable_of_several_names_lists_the_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [make_run(tmp_path / "runs", name=name).name for name in ("first", "second", "third")]
     calls = []
-    for module in (pipeline, directory, external):
+    for module in (pipeline, directory):
         monkeypatch.setattr(module, "list_runs", lambda folder: calls.append(folder) or list_runs(folder))
     assert [path.name for path in find_removable([name[:4] for name in names])] == names
     assert len(calls) == 1

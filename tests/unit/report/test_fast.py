@@ -243,8 +243,8 @@ def test_draw_fast_has_results_validation_and_the_authors_curve_over_minutes() -
     assert reported is not None
     assert {y for _, y in found["paper, protocol B: test"][0]} == {reported.accuracy_b}
     (legend,) = figure.legends
-    assert [text.get_text() for text in legend.get_texts()] == [
-        "fast, protocol B: test, epoch by validation",
+    assert [text.get_text().replace("\n", " ") for text in legend.get_texts()] == [
+        "fast, protocol B: test accuracy of the epoch that validation chose",
         "fast: validation after each epoch",
         "authors, protocol A: best test epoch so far",
         "paper, protocol B: test",
@@ -262,6 +262,11 @@ def test_draw_fast_of_one_run_that_is_compared_with_nothing_has_a_labelled_axis(
         assert legend == ["fast, protocol A: maximum over test epochs"]  # the paper's number is of protocol B
 
 
+def test_draw_fast_names_the_samples_that_protocol_c_is_trained_on() -> None:
+    (label, _) = [text.get_text().replace("\n", " ") for text in draw(made("fast", "C", (0.9,))).legends[0].get_texts()]
+    assert label == "fast, protocol C: test accuracy of the last epoch, trained on all but the test samples"
+
+
 def test_draw_fast_has_a_panel_for_each_processor() -> None:
     other = CPU | {"processor": "Another CPU"}
     figure = draw(
@@ -271,7 +276,7 @@ def test_draw_fast_has_a_panel_for_each_processor() -> None:
     assert titles == ["(a) MNIST, PLIF, τ₀ = 2, Another CPU", "(b) MNIST, PLIF, τ₀ = 2, Some CPU"]
     authors = "authors, protocol A: best test epoch so far"
     assert (authors in lines(figure, 0), authors in lines(figure, 1)) == (False, True)
-    test = "fast, protocol B: test, epoch by validation"
+    test = "fast, protocol B: test accuracy of the epoch that validation chose"
     points = [[y for _, y in axes.containers[-1][0].get_xydata()] for axes in figure.axes]
     assert points == [[98], [96]], test
     assert [len(axes.containers) for axes in figure.axes] == [2, 1]

@@ -173,8 +173,8 @@ class TestAccuracy:
         assert authors.get_xdata().tolist() == ours.get_xdata().tolist() == [1, 2, 3]
         (legend,) = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == [
-            "PLIF, $\\tau_0$ = 2, authors",
-            "PLIF, $\\tau_0$ = 2",
+            "PLIF, τ₀ = 2, authors",
+            "PLIF, τ₀ = 2",
         ]
 
     def test_draw_accuracy_has_the_panels_of_the_paper_first(self) -> None:
@@ -200,17 +200,34 @@ class TestAccuracy:
 class TestLabels:
     def test_label_with_overrides_states_the_value_of_the_run(self) -> None:
         changed = curve("cifar10-plif", [1], origin="trained", overrides=("neuron.tau_0=4", "train.lr=0.1"))
-        assert line(changed).label == r"PLIF, $\tau_0$ = 4, modified"
+        assert line(changed).label == "PLIF, τ₀ = 4, modified"
         assert line(curve("cifar10-plif-tau16", [1], origin="trained", protocol="B", subset=True)).label == (
-            r"PLIF, $\tau_0$ = 16, subset, protocol B"
+            "PLIF, τ₀ = 16, subset, protocol B"
         )
-        assert line(curve("cifar10-plif", [1], origin="trained", recipe="fast")).label == r"PLIF, $\tau_0$ = 2, fast"
-        assert line(curve("cifar10-plif-avgpool", [1])).label == r"PLIF, $\tau_0$ = 2, average pooling"
-        assert line(curve("cifar10-lif-tau16", [1])).label == r"LIF, $\tau$ = 16"
+        assert line(curve("cifar10-plif", [1], origin="trained", recipe="fast")).label == "PLIF, τ₀ = 2, fast"
+        assert line(curve("cifar10-plif-avgpool", [1])).label == "PLIF, τ₀ = 2, average pooling"
+        assert line(curve("cifar10-lif-tau16", [1])).label == "LIF, τ = 16"
+
+    def test_labels_with_dollars_are_shown_verbatim_in_legend_and_caption(self) -> None:
+        groups = [f"split.groups={pattern}" for pattern in (r"^(user\d+)$", "^(user)$")]
+        spec = load_registry().experiment("mnist-plif").spec
+        runs = [curve("mnist-plif", [1, 2], origin="trained", overrides=(change,), spec=spec) for change in groups]
+        expected = [f"PLIF, τ₀ = 2, modified, {change}" for change in groups]
+        found = lines(*runs)
+        assert list(labels_of(found).values()) == expected
+        assert all(f"{label}: mnist-plif" in describe_lines(found) for label in expected)
+        figure = draw("6", *runs)
+        figure.draw_without_rendering()
+        assert [text.get_text().replace("\n", " ") for text in figure.legends[0].get_texts()] == [
+            label.replace("$", r"\$") for label in expected
+        ]
+
+    def test_usual_font_has_the_characters_of_labels(self) -> None:
+        assert fonts.fonts_for(line(curve("cifar10-plif", [1])).label) == ["DejaVu Sans"]
 
     def test_label_of_a_run_with_settings_of_its_own_comes_from_these(self) -> None:
         own = load_registry().experiment("cifar10-plif", overrides=["neuron.tau_0=8"]).spec
-        assert line(curve("cifar10-plif-tau16", [1], origin="trained", spec=own)).label == r"PLIF, $\tau_0$ = 8"
+        assert line(curve("cifar10-plif-tau16", [1], origin="trained", spec=own)).label == "PLIF, τ₀ = 8"
 
     def test_labels_of_two_recipes_name_them(self) -> None:
         found = lines(*(curve("cifar10-plif", [1], origin="trained", recipe=recipe) for recipe in ("paper", "authors")))
@@ -246,7 +263,7 @@ class TestLabels:
         known: dict[str, Any] = {"origin": "shipped", "training_versions": (2,), "digest": "d", "cache": "c"}
         found = lines(*(curve("mnist-lif", [1], **known | changes) for changes in ({"seed": 1}, {"seed": 2, **other})))
         assert [len(one.curves) for one in found] == [1, 1]
-        assert list(labels_of(found).values())[1] == rf"LIF, $\tau$ = 2, {text}"
+        assert list(labels_of(found).values())[1] == f"LIF, τ = 2, {text}"
 
     def test_lines_of_a_repeated_seed_are_the_longest_run(self) -> None:
         runs = [curve("mnist-lif", range(1, n), origin="trained", name=f"run{n}") for n in (3, 5, 4)]
@@ -405,8 +422,8 @@ def test_draw_tau_has_a_panel_for_each_layer_with_all_starts() -> None:
             np.testing.assert_allclose(drawn.get_ydata(), values)
         assert axes.get_yscale() == "linear"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == [
-        r"PLIF, $\tau_0$ = 2",
-        r"PLIF, $\tau_0$ = 16",
+        "PLIF, τ₀ = 2",
+        "PLIF, τ₀ = 16",
     ]
     far = curve("cifar10-plif", range(1, 101), tau=((1.5,) * 50 + (50.0,) * 50, (2.0,) * 100))
     assert [axes.get_yscale() for axes in draw("7", far).subfigs[0].axes] == ["log", "linear"]

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 from plifctl import files
+from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.errors import UsageError
 from plifctl.report import build_table, page
 from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.report.page import server as server_module
 from plifctl.report.page.build import embed_json, render_page
 from plifctl.report.page.data import MAX_DISTRIBUTIONS, pack_accuracies, pack_series
-from plifctl.runs import Curve, SpikeRecording
+from plifctl.runs import Curve, RunAccuracy, SpikeRecording
 
 HOSTILE = "</script><img src=x onerror=alert(1)>\u2028\"'&<!--"
 
@@ -83,23 +84,24 @@ def test_page_data_of_run_has_its_numbers_without_nan() -> None:
 
 
 @pytest.mark.parametrize(
-    ("series", "result", "last"),
+    ("series", "last"),
     [
-        ({"test_accuracy": (0.5, 0.75, 0.25)}, (0.75, 2, "test"), (0.25, 4, "test")),
-        ({"validation_accuracy": (0.5, 0.75, None)}, (0.75, 2, "validation"), (0.75, 2, "validation")),
-        (
-            {"test_accuracy": (0.5, 0.75, 0.25), "validation_accuracy": (0.3, 0.1, 0.2)},
-            (0.3, 1, "validation"),
-            (0.25, 4, "test"),
-        ),
+        ({"test_accuracy": (0.5, 0.75, 0.25)}, (0.25, 4, "test")),
+        ({"validation_accuracy": (0.5, 0.75, None)}, (0.75, 2, "validation")),
+        ({"test_accuracy": (0.5, 0.75, 0.25), "validation_accuracy": (0.3, 0.1, 0.2)}, (0.25, 4, "test")),
+        ({"test_accuracy": (None, None, None), "validation_accuracy": (0.3, 0.1, 0.2)}, (0.2, 4, "validation")),
     ],
 )
-def test_page_data_of_unfinished_run_has_the_best_accuracy_by_which_it_selects(
-    series: Any, result: Any, last: Any
-) -> None:
-    (run,) = data(RunFacts(curve(series=series), "run", "running"))["runs"]
-    assert tuple(run["result"].values()) == result
+def test_page_data_of_a_run_has_its_accuracy_and_that_of_its_last_epoch(series: Any, last: Any) -> None:
+    facts = RunFacts(curve(series=series), "run", "running", accuracy=RunAccuracy(0.3, 1, "validation"))
+    (run,) = data(facts)["runs"]
+    assert run["result"] == {"value": 0.3, "epoch": 1, "of": "validation"}
     assert tuple(run["last"].values()) == last
+
+
+def test_page_says_what_the_accuracy_of_each_protocol_is() -> None:
+    text = render_page(data())
+    assert all(f"Protocol {name}: {accuracy.short}." in text for name, accuracy in PROTOCOL_ACCURACY.items())
 
 
 def test_page_data_of_runs_that_differ_in_the_seed_have_one_setting() -> None:

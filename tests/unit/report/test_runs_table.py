@@ -159,6 +159,15 @@ def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
     assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
 
 
+def test_runs_table_explains_the_protocols_that_it_has() -> None:
+    records = [record(0.5), record(0.6, protocol="C")]
+    assert (
+        "Protocol A: maximum over test epochs. "
+        "Protocol C: test accuracy of the last epoch, trained on all but the test samples. Compare rows"
+    ) in build_runs_table(records).source
+    assert "Protocol C" not in build_runs_table(records[:1]).source
+
+
 def test_runs_table_imported_logs_are_left_out() -> None:
     assert build_runs_table([record(0.5, origin="imported")]).rows == []
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from plifctl.config.lookup import load_registry
+from plifctl.report.results import CHANGED_SINCE
 from plifctl.report.statement import StatedRun, statement
 from plifctl.runs import ResultRecord, RunData
 from plifctl.runs.sessions import Session
@@ -36,24 +37,26 @@ def record(**changes: Any) -> ResultRecord:
 
 
 def test_deviations_of_a_whole_run_are_none() -> None:
-    run = StatedRun(record(), SPEC, (1.0,))
+    run = StatedRun(record(), SPEC, (), (1.0,))
     assert list(run.deviations()) == []
     assert "None: every run has the epochs" in statement([run])
 
 
 def test_deviations_name_an_experiment_that_changed_or_is_not_in_the_registry() -> None:
-    changed = StatedRun(record(digest="d" * 64), SPEC, (1.0,))
-    assert list(changed.deviations()) == ["the experiment has been changed in the registry since"]
-    modified = StatedRun(record(digest="d" * 64, overrides=("train.lr=0.1",)), SPEC, (1.0,))
+    changed = StatedRun(record(), SPEC, (CHANGED_SINCE,), (1.0,))
+    assert list(changed.deviations()) == ["the experiment has been changed since"]
+    modified = StatedRun(record(), SPEC, ("train.lr=0.1", CHANGED_SINCE), (1.0,))
     assert list(modified.deviations()) == ["changed: train.lr=0.1", *changed.deviations()]
-    unknown = StatedRun(record(experiment="mine"), None, (1.0,))
+    unknown = StatedRun(record(experiment="mine"), None, (), (1.0,))
     assert list(unknown.deviations()) == ["the experiment is not in the registry"]
 
 
 def test_deviations_name_fewer_and_more_epochs() -> None:
     planned = SPEC.train.epochs
     for epochs in (planned - 1, planned + 1):
-        assert list(StatedRun(record(epochs=epochs), SPEC, (1.0,)).deviations()) == [f"{epochs} of {planned} epochs"]
+        assert list(StatedRun(record(epochs=epochs), SPEC, (), (1.0,)).deviations()) == [
+            f"{epochs} of {planned} epochs"
+        ]
 
 
 def test_hours_are_those_of_the_machine_that_trained_an_epoch() -> None:
@@ -62,16 +65,18 @@ def test_hours_are_those_of_the_machine_that_trained_an_epoch() -> None:
         for epochs, device in (((1, 2), "cpu"), ((2, 3), "cuda"))
     )
     run = record(epochs=3, test_accuracy=(0.9, 0.9, 0.99), sessions=sessions, environment={"device": "cuda"})
-    lines = statement([StatedRun(run, SPEC, (1.0, 2.0, 4.0))]).splitlines()
+    lines = statement([StatedRun(run, SPEC, (), (1.0, 2.0, 4.0))]).splitlines()
     hours = {cells[4].strip(): cells[7].strip() for line in lines if len(cells := line.split("|")) == 9}
     assert (hours["cpu"], hours["cuda"]) == ("1.00", "6.00")  # the second epoch ended on the GPU
 
 
 def test_findings_are_those_of_the_data_sets_of_the_runs() -> None:
-    text = statement([StatedRun(record(), SPEC, (1.0,))])
+    text = statement([StatedRun(record(), SPEC, (), (1.0,))])
     assert ("N-MNIST: PLIF is not above LIF" in text, "DVS128 Gesture" in text) == (True, False)
-    assert "Findings" not in statement([StatedRun(record(dataset="mine"), SPEC, (1.0,))])
+    assert "Findings" not in statement([StatedRun(record(dataset="mine"), SPEC, (), (1.0,))])
 
 
-def test_cells_have_no_control_characters() -> None:
-    assert "\x1b" not in statement([StatedRun(record(run="a\x1b[31m|b", epochs=1), SPEC, (1.0,))])
+def test_cells_keep_any_text_in_their_column() -> None:
+    text = statement([StatedRun(record(run="a\\\x1b[31m|b\n", epochs=1), SPEC, (), (1.0,))])
+    assert "\x1b" not in text
+    assert r"| `a\\�[31m\|b�` |" in text

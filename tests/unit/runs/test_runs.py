@@ -17,15 +17,18 @@ import plifctl as package
 from plifctl import files, runs
 from plifctl.config.lookup import load_registry
 from plifctl.errors import CheckpointError, Interrupted, ResumeError, RunError, UsageError
+from plifctl.paths import registry_dirs
 from plifctl.runs import (
     Run,
+    RunAccuracy,
     RunData,
     RunRecorder,
     StepProgress,
     best_row,
     create_run,
-    find_external,
+    find_any,
     find_run,
+    find_run_folder,
     folders,
     list_runs,
     load_checkpoint,
@@ -160,6 +163,30 @@ def test_find_run_by_a_part_between_hyphens_before_any_other_part(tmp_path: Path
         find_run("s", tmp_path)
 
 
+def write_external(folder: Path, name: str) -> None:
+    """Writes an imported run of which no more than its folder is looked at."""
+    (folder / name).mkdir()
+    (folder / name / "imported.json").write_bytes(folders.EXTERNAL_PREFIX + b'"x"}')
+
+
+def test_runs_of_any_kind_are_found_by_one_rule(tmp_path: Path) -> None:
+    trained = make_run(tmp_path, name="demo-one")
+    for name in ("imported-one", "imported-demo", "imported-two"):
+        write_external(tmp_path, name)
+    found = {part: find_run_folder(part, tmp_path).name for part in ("last", "one", "demo", "two", "imported-one")}
+    of_trained = dict.fromkeys(("last", "one", "demo"), trained.name)  # which come before the others
+    assert found == {**of_trained, "two": "imported-two", "imported-one": "imported-one"}
+    assert find_run_folder(str(tmp_path / "imported-two"), tmp_path / "elsewhere").name == "imported-two"
+    assert isinstance(find_any("demo", tmp_path), Run)
+    with pytest.raises(UsageError, match="3 runs match 'imported'"):
+        find_run_folder("imported", tmp_path)
+    with pytest.raises(UsageError, match=r"imported-two: not trained here"):
+        find_run("two", tmp_path)
+    for name in ("three", "last"):
+        with pytest.raises(UsageError, match=f"no run '{name}'"):
+            find_any(name, tmp_path / "elsewhere")
+
+
 @pytest.fixture
 def documents_read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the runs whose run.json was read."""
@@ -184,7 +211,7 @@ def test_find_run_by_its_id_reads_no_other_run(tmp_path: Path, documents_read: l
     first, second = make(tmp_path), make(tmp_path)
     documents_read.clear()
     assert find_run(first.name, tmp_path).path == first.path
-    assert find_external(first.name, tmp_path) is None
+    assert find_any(first.name, tmp_path).path == first.path  # type: ignore[union-attr]
     assert second.name not in documents_read
 
 
@@ -319,6 +346,30 @@ def test_write_progress_without_the_folder_does_not_fail(tmp_path: Path) -> None
     write_progress(tmp_path / "gone" / "progress.json", StepProgress(1, "train", 1, 1, None, 0.0, 0.0))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "accuracies", "expected"),
+    [
+        ("A", ((None, 0.5), (None, 0.75), (None, 0.25)), RunAccuracy(0.75, 2, "test")),
+        ("B", ((0.9, None), (0.95, None), (0.91, None)), RunAccuracy(0.95, 2, "validation")),
+        ("B", ((0.9, 0.7), (0.95, 0.72), (0.91, 0.8)), RunAccuracy(0.95, 2, "validation")),  # tested every epoch
+        ("C", ((None, None),) * 3, None),
+        ("C", ((None, None), (None, None), (None, 0.8)), RunAccuracy(0.8, 3, "test")),
+    ],
+)
+def test_accuracy_so_far_is_the_best_one_by_which_the_run_chooses_its_epoch(
+    tmp_path: Path, protocol: str, accuracies: Any, expected: RunAccuracy | None
+) -> None:
+    run = make_run(tmp_path, protocol=protocol, finished=False, accuracies=accuracies)
+    assert run.accuracy_so_far() == expected
+
+
+def test_accuracy_so_far_of_a_finished_run_is_its_result(tmp_path: Path) -> None:
+    assert make(tmp_path).accuracy_so_far() is None  # before the first epoch
+    run = make_run(tmp_path, protocol="B", accuracies=((0.9, 0.7), (0.95, 0.72), (0.91, 0.8)))
+    record = run.record()
+    assert run.accuracy_so_far() == RunAccuracy(record.accuracy, record.best_epoch, "test")
+
+
 def test_best_row_prefers_validation_then_the_earliest_or_the_latest() -> None:
     rows = [{"epoch": 1, "test_accuracy": 0.9, "validation_accuracy": 0.1}]
     rows += [{"epoch": number, "test_accuracy": 0.5, "validation_accuracy": 0.2} for number in (2, 3)]
@@ -404,6 +455,28 @@ def test_curve_of_a_run_says_whether_its_data_are_complete(
         info = run.info()
         save_document(run.path / "run.json", {**info, "cache": {**info["cache"], "complete": complete}})
     assert runs.curve_of_run(run).subset == (complete is False)
+
+
+def test_find_curves_takes_a_part_that_only_one_run_here_has(tmp_path: Path) -> None:
+    names = [make_run(tmp_path, name=f"1-{part}-a").name for part in ("mnist-plif", "gesture-plif")]
+    found = runs.find_curves(["mnist-plif", "gesture-plif"], tmp_path, registry_dirs())
+    assert [curve.name for curve in found] == names
+    with pytest.raises(UsageError, match="2 runs match 'plif'"):
+        runs.find_curves(["plif"], tmp_path, registry_dirs())
+
+
+def test_find_curves_takes_records_by_their_whole_name_and_by_parts_that_no_run_here_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path, name="like-authors-mnist-lif-1")
+    make_run(tmp_path, name="like-authors-mnist-lif-2")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gesture-plif-validated").mkdir()  # a folder, not a run
+    found = runs.find_curves(["authors-mnist-lif", "gesture-plif-validated"], tmp_path / ".", registry_dirs())
+    assert [(curve.name, curve.origin) for curve in found] == [
+        ("authors-mnist-lif", "imported"),
+        ("authors-gesture-plif-validated", "imported"),
+    ]
 
 
 def test_find_curves_of_a_damaged_run_with_a_result_is_that_of_the_result(tmp_path: Path) -> None:

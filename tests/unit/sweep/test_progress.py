@@ -8,6 +8,7 @@ from factories import make_run
 from sweeping import planned_run
 
 from plifctl import files
+from plifctl.cli.sweep_table import status_table
 from plifctl.config.lookup import load_registry
 from plifctl.config.sweep import SweepSpec
 from plifctl.runs import Run
@@ -80,8 +81,19 @@ def test_finished_run_is_finished_whatever_its_job_says(tmp_path: Path) -> None:
 
 
 def test_run_of_protocol_b_shows_validation_accuracy_until_it_is_finished(tmp_path: Path) -> None:
-    found = read(tmp_path, trained(tmp_path, finished=False, protocol="B"))
-    assert (found.accuracy, found.epoch) == (0.75, 3)
+    accuracies = ((0.9, 0.7), (0.95, 0.72), (0.91, 0.8))  # tested after every epoch
+    found = read(tmp_path, trained(tmp_path, finished=False, protocol="B", accuracies=accuracies))
+    assert (found.accuracy, found.accuracy_of, found.epoch) == (0.95, "validation", 3)
+    assert found.to_json()["accuracy_of"] == "validation"
+    columns, (row,) = status_table([found])
+    assert row[columns.index("accuracy %")] == "95.00 val"
+
+
+def test_accuracy_of_a_finished_run_has_no_mark(tmp_path: Path) -> None:
+    found = read(tmp_path, trained(tmp_path, finished=True, protocol="B"))
+    assert (found.accuracy, found.accuracy_of) == (0.75, "test")
+    columns, (row,) = status_table([found])
+    assert row[columns.index("accuracy %")] == "75.00"
 
 
 @pytest.mark.parametrize(
