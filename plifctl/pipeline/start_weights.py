@@ -37,7 +37,10 @@ def describe_start(source: StartedFrom | None) -> list[str]:
         return []
     taken, anew = source.taken, source.anew
     lines = [f"weights of {source.describe()}: {describe_layers(taken, (*taken, *anew))}"]
-    return [*lines, f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else lines
+    lines += [f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else []
+    if source.unused:
+        lines.append(f"not used: {describe_layers(source.unused, (*taken, *source.unused))}")
+    return lines
 
 
 def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> StartWeights:
@@ -54,7 +57,7 @@ def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> Start
     """
     trained = load_trained(find_model(name, "best", runs_dir))
     source = trained.run.name if trained.run is not None else name
-    matched = match_weights(trained.network.state_dict(), build_model(spec, torch.device("cpu")), source)
+    matched = match_weights(trained.network, build_model(spec, torch.device("cpu")), source)
     epoch, accuracy = _epoch_and_accuracy(trained)
     described = StartedFrom(
         name=source,
@@ -64,6 +67,7 @@ def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> Start
         accuracy=accuracy,
         taken=tuple(matched.taken),
         anew=matched.anew,
+        unused=matched.unused,
     )
     return StartWeights(matched.taken, described)
 

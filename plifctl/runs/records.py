@@ -112,6 +112,7 @@ class StartedFrom(Spec):
         accuracy: Its accuracy in the evaluation that selected the epoch, or that of its result; None: unknown.
         taken: Names of the tensors that were taken.
         anew: Names of the tensors that were drawn from the seed.
+        unused: Names of its tensors that the network does not have; empty also in records of older versions.
     """
 
     name: str
@@ -121,6 +122,7 @@ class StartedFrom(Spec):
     accuracy: Fraction | None
     taken: tuple[str, ...]
     anew: tuple[str, ...]
+    unused: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Returns the network as one text, e.g. ``20260730T080000Z-demo-… (demo, epoch 3, 96.50 %)``."""

@@ -14,6 +14,8 @@ from typing import NamedTuple
 from torch import Tensor
 
 from plifctl.errors import UsageError, list_names
+from plifctl.snn.bn_folding import fold_targets
+from plifctl.snn.layers import Conv
 from plifctl.snn.networks import LAYERS, SpikingNetwork, split_name
 
 
@@ -23,24 +25,27 @@ class MatchedWeights(NamedTuple):
     Attributes:
         taken: Those that fit.
         anew: Names of the network's other tensors.
+        unused: Names of the other network's tensors that the network does not have.
     """
 
     taken: dict[str, Tensor]
     anew: tuple[str, ...]
+    unused: tuple[str, ...]
 
 
-def match_weights(found: Mapping[str, Tensor], model: SpikingNetwork, source: str) -> MatchedWeights:
+def match_weights(other: SpikingNetwork, model: SpikingNetwork, source: str) -> MatchedWeights:
     """Returns the tensors that have the same name and shape in ``model``.
 
     Args:
-        found: State dict of the other network.
+        other: The network whose weights they are.
         model: The network to train.
         source: Name of the other network, for the error.
 
     Raises:
-        UsageError: None fits, except for single numbers, which fit everywhere.
+        UsageError: None fits, except for single numbers, which fit everywhere; or a convolution seems to contain the
+            batch norm that ``model`` has after it.
     """
-    wanted = model.state_dict()
+    found, wanted = other.state_dict(), model.state_dict()
     taken = {
         name: found[name] for name, weight in wanted.items() if name in found and found[name].shape == weight.shape
     }
@@ -49,7 +54,21 @@ def match_weights(found: Mapping[str, Tensor], model: SpikingNetwork, source: st
             f"{source}: no weights fit the network: found {_first_shapes(found)}; expected {_first_shapes(wanted)}",
             hint="begin with weights of a network of the same structure; plifctl show NAME --params lists its layers",
         )
-    return MatchedWeights(taken, tuple(name for name in wanted if name not in taken))
+    if folded := [name for name in _folded_layers(other, model) if f"{LAYERS}{name}.weight" in taken]:
+        raise UsageError(
+            f"{source}: {list_names(folded, 3)} with a bias and without batch norm, as after folding; the network has "
+            "batch norm there, which would begin anew after weights that contain it",
+            hint="begin with the run, or with a file that was exported without --fold-bn",
+        )
+    anew = tuple(name for name in wanted if name not in taken)
+    return MatchedWeights(taken, anew, unused=tuple(name for name in found if name not in wanted))
+
+
+def _folded_layers(other: SpikingNetwork, model: SpikingNetwork) -> list[str]:
+    """Returns the convolutions with a bias and without batch norm in ``other``, and with batch norm in ``model``."""
+    theirs, ours = (set(fold_targets(network.network).values()) for network in (other, model))
+    convolutions = (name for name, layer in other.layers.items() if isinstance(layer, Conv) and layer.bias is not None)
+    return [name for name in convolutions if name in ours - theirs]
 
 
 def _first_shapes(weights: Mapping[str, Tensor]) -> str:

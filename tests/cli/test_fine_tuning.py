@@ -166,6 +166,24 @@ def test_train_with_weights_or_patterns_that_do_not_fit_is_refused(
     assert len(list_runs(places / "runs")) == 1
 
 
+def test_weights_that_the_network_has_no_place_for_are_named(hands: Plifctl, places: Path) -> None:
+    shorter = f"network.structure={LAYERS.format(20).replace('FC22-SN-', '')}"
+    plan = json.loads(hands(*HANDS, "--set", shorter, "--weights", "last", "--dry-run", "--json").out)
+    assert plan["started_from"][1:] == ["begin anew: fc0", "not used: fc1, sn3"]
+    assert hands(*HANDS, "--set", shorter, "--weights", "last", "--epochs", 1).code == 0
+    assert list_runs(places / "runs")[-1].started_from().unused == (  # type: ignore[union-attr]
+        "layers.fc1.weight",
+        "layers.sn3.a",
+    )
+
+
+def test_weights_of_a_folded_file_are_refused_where_there_is_batch_norm(hands: Plifctl) -> None:
+    assert hands("export", "last", "net.pt", "--fold-bn").code == 0
+    result = hands(*DEMO, "--weights", "net.pt", "--freeze", "conv*", "--freeze", "bn*", "--dry-run")
+    assert (result.code, "net.pt: conv0, conv1 with a bias and without batch norm" in result.err) == (2, True)
+    assert "hint: begin with the run, or with a file that was exported without --fold-bn" in result.err
+
+
 @pytest.mark.parametrize(("name", "known"), [("net.pt", False), ("net.npz", False), ("net", True)])
 def test_weights_of_an_exported_network_are_those_of_its_run(
     hands: Plifctl, places: Path, name: str, known: bool

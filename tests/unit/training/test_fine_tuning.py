@@ -20,6 +20,7 @@ from torch import Tensor
 
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import Interrupted, UsageError
+from plifctl.snn.bn_folding import fold_batch_norm
 from plifctl.training.batches import BatchLoader
 from plifctl.training.fine_tuning import describe_layers, match_weights, select_frozen, weights_digest
 from plifctl.training.trainer import Trainer, build_model
@@ -38,18 +39,38 @@ class TestMatchWeights:
     def test_tensors_of_equal_name_and_shape_are_taken_and_the_others_named(self) -> None:
         spec = tiny_spec()
         wider = build_model(with_structure(spec, spec.network.structure.replace("FC20", "FC30")), CPU)
-        found = match_weights(weights(), wider, "a run")
-        assert found.anew == ("layers.fc0.weight", "layers.fc1.weight")
+        source = build_model(tiny_spec("train.seed=9"), CPU)
+        source.load_state_dict(weights())
+        found = match_weights(source, wider, "a run")
+        assert (found.anew, found.unused) == (("layers.fc0.weight", "layers.fc1.weight"), ())
         assert set(found.taken) == set(wider.state_dict()) - set(found.anew)
         assert torch.equal(found.taken["layers.conv0.weight"], weights()["layers.conv0.weight"])
 
     def test_another_structure_is_an_error_with_names_and_shapes_of_both(self) -> None:
         other = build_model(with_structure(tiny_spec(), "APk4s4-FC50-SN-FC100-SN-APk10s10"), CPU)
         with pytest.raises(UsageError) as error:
-            match_weights(weights(), other, "a run")  # a of sn0 fits everywhere
+            match_weights(build_model(tiny_spec(), CPU), other, "a run")  # a of sn0 fits everywhere
         assert "a run: no weights fit the network: found layers.conv0.weight [4, 1, 3, 3]" in str(error.value)
         assert "expected layers.fc0.weight [50, 49]" in str(error.value)
         assert "--params" in error.value.hint
+
+    def test_tensors_that_the_network_does_not_have_are_named(self) -> None:
+        spec = tiny_spec()
+        biased = build_model(with_structure(spec, spec.network.structure.replace("FC20", "FC20b")), CPU)
+        found = match_weights(biased, build_model(spec, CPU), "a run")
+        assert (found.anew, found.unused) == ((), ("layers.fc0.bias",))
+
+    def test_convolution_with_a_folded_batch_norm_is_no_begin_of_one_with_batch_norm(self) -> None:
+        spec = tiny_spec()
+        model = build_model(spec, CPU)
+        folded = fold_batch_norm(model)
+        with pytest.raises(UsageError, match="a run: conv0 with a bias and without batch norm") as error:
+            match_weights(folded, model, "a run")
+        assert "without --fold-bn" in error.value.hint
+        same = build_model(with_structure(spec, folded.network.structure), CPU)
+        assert match_weights(folded, same, "a run").anew == ()
+        with_bias = build_model(with_structure(spec, spec.network.structure.replace("k3s1", "k3s1b")), CPU)
+        assert match_weights(with_bias, model, "a run").unused == ("layers.conv0.bias",)
 
     def test_digest_depends_on_names_shapes_and_bytes_and_on_nothing_else(self) -> None:
         own = weights()
