@@ -14,7 +14,8 @@ plifctl reads both. Both also contain:
 | classes | the names of the classes, in the order of the outputs |
 | input_shape, T | ``(C, H, W)`` of a frame or image; number of time steps |
 | mean, std | normalisation of images in units of 0…1, one value per channel; empty if inputs are used as they are |
-| origin | what the weights were converted from; empty: plifctl trained them |
+| origin | what the weights were converted from, or that a program had them in memory; empty: as plifctl trained them |
+| test_samples | ids of the test samples, of a run that made its own split; else empty; older files lack it |
 | plifctl | the version that wrote the file |
 """
 
@@ -52,6 +53,7 @@ def describe(trained: TrainedModel) -> dict[str, Any]:
         "mean": list(mean),
         "std": list(std),
         "origin": trained.origin,
+        "test_samples": list(trained.listed_test_samples() or ()),
         "plifctl": paths.code_version(),
     }
 
@@ -96,8 +98,9 @@ def read_numpy(path: Path) -> dict[str, Any]:
         weights = {name: torch.from_numpy(arrays[name]) for name in arrays if name.startswith(LAYERS)}
         texts = {key: str(arrays[key]) for key in ("spec", "digest", "cache")}
         texts["origin"] = str(arrays["origin"]) if "origin" in arrays else ""  # older files have none
+        listed = arrays["test_samples"].tolist() if "test_samples" in arrays else []
     except CheckpointError:
         raise
     except Exception as error:  # numpy and zipfile raise many types on a damaged file
         raise CheckpointError(f"{path}: damaged, or not a model of plifctl: {describe_damage(error)}") from error
-    return {"model": weights, **texts}
+    return {"model": weights, "test_samples": listed, **texts}

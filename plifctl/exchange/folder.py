@@ -25,7 +25,7 @@ from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.arrays import describe, weights_of
 from plifctl.exchange.lookup import CONFIG, WEIGHTS
 from plifctl.exchange.model import TrainedModel, load_trained
-from plifctl.exchange.model_card import Evidence, model_card
+from plifctl.exchange.model_card import Evidence, MeasuredCache, model_card
 from plifctl.runs.documents import fingerprint, fingerprint_of
 from plifctl.runs.external import RECORD
 from plifctl.runs.predictions import FILE_NAME as PREDICTIONS
@@ -62,14 +62,17 @@ def write_folder(path: Path, trained: TrainedModel, evidence: Evidence | None = 
     about, stated = describe(trained), {name: fingerprint(path / name) for name in STATED if (path / name).exists()}
     config = {"library_name": "plifctl", "format_version": FORMAT_VERSION, **about, "spec": json.loads(about["spec"])}
     changed = {"half": evidence.half, "folded": evidence.folded or bool(trained.folded)}
+    if (measured := evidence.measured) is not None:
+        config |= {"measured_cache": measured.content, "measured_complete": measured.complete}
     files.write_json(path / CONFIG, {**config, **changed, "files": stated})
     (path / CARD).write_text(model_card(trained, evidence), encoding="utf-8")
     return [f"the result and how it was measured: {CARD}", "hf upload NAME FOLDER sends it to the Hugging Face hub"]
 
 
 def to_half(weight: torch.Tensor) -> torch.Tensor:
-    """Returns numbers in half precision; counters as they are."""
-    return weight.half() if weight.is_floating_point() else weight
+    """Returns numbers in half precision; counters, and tensors with numbers too large for it, as they are."""
+    half = weight.half() if weight.is_floating_point() else weight
+    return half if half.isfinite().all() else weight
 
 
 def read_evidence(path: Path) -> Evidence:
@@ -90,7 +93,9 @@ def read_evidence(path: Path) -> Evidence:
     record = read_record(path / RECORD) if RECORD in there else None
     predictions = Predictions.load(path / PREDICTIONS) if PREDICTIONS in there else None
     half = config["half"] if "half" in config else _is_half(path)
-    return Evidence(record, predictions, half=bool(half), folded=bool(config.get("folded")))
+    content, complete = config.get("measured_cache"), config.get("measured_complete")
+    measured = MeasuredCache(str(content), bool(complete)) if content is not None else None
+    return Evidence(record, predictions, half=bool(half), folded=bool(config.get("folded")), measured=measured)
 
 
 def _is_half(path: Path) -> bool:
@@ -166,7 +171,8 @@ def read_folder(path: Path) -> dict[str, Any]:
     _check_stated(path / WEIGHTS, fingerprint_of(content), config)
     single = {name: weight.float() if weight.dtype == torch.half else weight for name, weight in weights.items()}
     texts = {key: str(config[key]) for key in ("digest", "cache", "origin")}
-    return {"model": single, "spec": json.dumps(config["spec"]), **texts}
+    listed = config.get("test_samples", [])
+    return {"model": single, "spec": json.dumps(config["spec"]), "test_samples": listed, **texts}
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -21,6 +21,14 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 """The files by which an exported folder is recognised."""
 
 
+def refuse_written_only(path: Path, hint: str) -> None:
+    """Raises CheckpointError, with a hint, for a file of a format that plifctl writes and does not read."""
+    if path.suffix in WRITTEN_ONLY and path.is_file():
+        raise CheckpointError(
+            f"{path}: plifctl writes {path.suffix} files for other programs, and does not read them", hint=hint
+        )
+
+
 def is_model_folder(path: Path) -> bool:
     """Returns whether a folder has the files of an exported one."""
     return (path / CONFIG).is_file() and (path / WEIGHTS).is_file()

@@ -13,11 +13,14 @@ from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.problems import first_problem
 from plifctl.errors import CheckpointError
-from plifctl.exchange.lookup import WRITTEN_ONLY
-from plifctl.runs import is_trained, load_checkpoint
+from plifctl.exchange.lookup import refuse_written_only
+from plifctl.runs import Run, is_trained, load_checkpoint
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
 from plifctl.snn.networks import SpikingNetwork
 from plifctl.training.trainer import build_model, load_weights
+
+CONVERTED, IN_MEMORY = "converted from ", "a model in memory that was loaded from "
+"""How the origin of weights begins that were converted, or that a program had in memory and may have changed."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,10 @@ class TrainedModel:
         cache: Content digest of the cache it was trained on; None: unknown.
         digest: Digest of the experiment that was trained, folded or not.
         folded: For each batch norm the convolution it was folded into, None where it was kept; empty if not asked for.
-        origin: What the weights were converted from, a sentence; empty: plifctl trained them.
+        origin: Where the weights come from, a sentence that begins as :data:`CONVERTED` or :data:`IN_MEMORY`; empty:
+            they are as plifctl trained them.
+        test_samples: Ids of the test samples that a file lists, of weights whose run made its own split; None: it lists
+            none.
     """
 
     path: Path
@@ -41,12 +47,33 @@ class TrainedModel:
     digest: str
     folded: dict[str, str | None]
     origin: str = ""
+    test_samples: tuple[str, ...] | None = None
 
     @property
     def run(self) -> Path | None:
         """The run directory that the checkpoint belongs to; None for a file of its own."""
         folder = self.path.parent.parent
         return folder if self.path.parent.name == "checkpoints" and is_trained(folder) else None
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether a program had the weights in memory, and may have changed them."""
+        return self.origin.startswith(IN_MEMORY)
+
+    @property
+    def converted(self) -> bool:
+        """Whether another program trained the weights, whatever happened to them later."""
+        return self.origin.startswith(CONVERTED) or f", {CONVERTED}" in self.origin
+
+    def listed_test_samples(self) -> tuple[str, ...] | None:
+        """Returns the ids of the test samples that a run with its own split, or a file of it, lists; None: no list.
+
+        Raises:
+            RunError: The list of the run is damaged.
+        """
+        if self.run is None:
+            return self.test_samples
+        return None if self.spec.split.method == "official" else tuple(Run(self.run).split()["test"])
 
     def fold(self) -> TrainedModel:
         """Returns the model with its batch norms folded into the convolutions before them (Sec. 4.1)."""
@@ -78,12 +105,14 @@ def load_trained(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", hint=error.hint) from error
     digest, origin = str(state.get("digest", spec.digest)), str(state.get("origin", ""))
-    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin)
+    ids = state.get("test_samples")  # older files have none
+    listed = tuple(map(str, ids)) if isinstance(ids, list) and ids else None
+    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin, listed)
     return trained.fold() if fold else trained
 
 
 def _read_state(path: Path) -> dict[str, Any]:
-    """Returns the weights (``model``), ``spec``, ``cache``, ``digest`` and ``origin`` of a file or folder."""
+    """Returns the weights (``model``) and the description of a file or folder, by the keys of ``arrays``."""
     if path.is_dir():
         from plifctl.exchange.folder import read_folder
 
@@ -92,9 +121,5 @@ def _read_state(path: Path) -> dict[str, Any]:
         from plifctl.exchange.arrays import read_numpy
 
         return read_numpy(path)
-    if path.suffix in WRITTEN_ONLY and path.is_file():
-        raise CheckpointError(
-            f"{path}: plifctl writes {path.suffix} files for other programs, and does not read them",
-            hint="export the network to .pt, .npz or a folder as well",
-        )
+    refuse_written_only(path, hint="export the network to .pt, .npz or a folder as well")
     return load_checkpoint(path)

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import yaml
 
 from plifctl.config.base import flatten
 from plifctl.config.choices import PROTOCOL_ACCURACY
+from plifctl.config.network import NeuronSpec
 from plifctl.evaluation.operations import PICOJOULES, Operations
 from plifctl.exchange.model import TrainedModel
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.records import ResultRecord
+from plifctl.snn.networks import SpikingNetwork
 from plifctl.units import markdown_table
 
 _TESTS = {"once": "once", "every-epoch": "as all others were"}
 """When protocol B tests, by ``validation.test``."""
 
 _MOST_CLASSES = 30
+
+_COMPLETENESS = {True: "which is complete", False: "which lacks samples of the data set"}
 
 _CITATION = """```bibtex
 @inproceedings{fang2021incorporating,
@@ -34,6 +38,19 @@ _CITATION = """```bibtex
 
 
 @dataclass(frozen=True)
+class MeasuredCache:
+    """The cache that an exported network was tested on.
+
+    Attributes:
+        content: Digest of its content, hexadecimal.
+        complete: It has the official numbers of samples.
+    """
+
+    content: str
+    complete: bool
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What is known about a network besides its weights.
 
@@ -43,6 +60,7 @@ class Evidence:
         operations: Operations per sample; None: not counted.
         half: The weights are stored in half precision, or were before.
         folded: Batch norms had been folded before the weights were read.
+        measured: The cache of the predictions, if they were made for an export; None: not known, or they are the run's.
     """
 
     record: ResultRecord | None = None
@@ -50,17 +68,23 @@ class Evidence:
     operations: Operations | None = None
     half: bool = False
     folded: bool = False
+    measured: MeasuredCache | None = None
+
+    def with_predictions(self, predictions: Predictions, content: str, *, complete: bool) -> Evidence:
+        """Returns it with predictions that were made now, on a cache of a content that is ``complete`` or not."""
+        return replace(self, predictions=predictions, measured=MeasuredCache(content, complete))
 
 
 def model_card(trained: TrainedModel, evidence: Evidence) -> str:
     """Returns the text of README.md, with the metadata that the Hugging Face hub reads."""
     spec = trained.spec
-    made = "Weights of another program, converted by" if trained.origin else "Trained with"
+    made = "Weights from another file, converted by" if trained.converted else "Trained with"
+    changed = " A program had the weights in memory since, and may have changed them." if trained.in_memory else ""
     sections = [
         f"# {spec.title}",
         f"A spiking network of {spec.neuron.kind.upper()} neurons that classifies {_inputs(trained)} into "
         f"{len(spec.dataset.classes)} classes. {made} plifctl, which carries the paper on learnable membrane "
-        "time constants (PLIF, ICCV 2021) from recordings to results.",
+        f"time constants (PLIF, ICCV 2021) from recordings to results.{changed}",
         _use(trained),
         "## Result",
         _result(trained, evidence),
@@ -144,6 +168,8 @@ def _measurements(trained: TrainedModel, evidence: Evidence) -> Iterable[tuple[s
     if (accuracy := _accuracy(trained, evidence)) is not None:
         right = f" ({predictions.right:,} of {len(predictions):,} samples)" if predictions is not None else ""
         yield "test accuracy", f"**{100 * accuracy:.2f} %**{right}"
+    if (measured := evidence.measured) is not None:
+        yield "measured on", f"cache of content `{measured.content[:12]}`, {_COMPLETENESS[measured.complete]}"
     if record is None:
         return
     how = PROTOCOL_ACCURACY[record.protocol].long.format(tests=_TESTS[trained.spec.validation.test])
@@ -169,11 +195,14 @@ def _energy(operations: Operations | None) -> Iterable[tuple[str, str]]:
 def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
     """Returns what forbids to compare the result with others, as a section; nothing if there is nothing."""
     record, found = evidence.record, []
-    if record is None and not trained.origin and _accuracy(trained, evidence) is not None:
+    if record is None and _accuracy(trained, evidence) is not None:
         found.append(
-            "The accuracy was measured when these files were written. The training had not ended, or these weights are "
-            "not those of its result: by what the epoch was chosen is not stated. Not comparable with results."
+            "The accuracy was measured when these files were written. "
+            f"{_unstated(trained)} Not comparable with results."
         )
+    trained_on_all = record is None or record.data is None or record.data.complete
+    if evidence.measured is not None and not evidence.measured.complete and trained_on_all:
+        found.append("Tested on a part of the data set: not comparable with results on the whole.")
     if record is not None and record.overrides:
         found.append(f"Changed settings: `{'`, `'.join(record.overrides)}`.")
     if record is not None and record.data is not None:
@@ -195,27 +224,58 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
     return ["## Caveats", "\n".join(f"- {text}" for text in found)] if found else []
 
 
+def _unstated(trained: TrainedModel) -> str:
+    """Returns what is not known of the training of weights without a result."""
+    if trained.in_memory:
+        return (
+            "A program had the weights in memory and may have changed them: on which samples it trained, and by what "
+            "it chose the weights, is not stated."
+        )
+    if trained.converted:
+        return "On which samples the weights were trained, and by what they were chosen, is not stated."
+    return (
+        "The training had not ended, or these weights are not those of its result: by what the epoch was chosen is not "
+        "stated."
+    )
+
+
 def _network(trained: TrainedModel) -> str:
     network, spec = trained.network, trained.spec
     classes = spec.dataset.classes
     named = ", ".join(classes[:_MOST_CLASSES]) + (" …" if len(classes) > _MOST_CLASSES else "")
     taus = ", ".join(f"{tau:.3f}" for tau in network.taus())
+    means = "" if spec.neuron.tau_per == "layer" else f" (means, one τ per {spec.neuron.tau_per})"
     rows = [
         ("structure", f"`{network.network.structure}`"),
         ("parameters", f"{sum(weight.numel() for weight in network.parameters()):,}"),
         ("input", f"{list(network.input_shape)} per step, T = {spec.T}"),
-        ("neurons", f"{spec.neuron.kind.upper()}; τ of the layers in time steps: {taus}"),
-        ("threshold, reset", f"{spec.neuron.v_threshold:g}; {spec.neuron.reset} to {spec.neuron.v_reset:g}"),
+        ("neurons", f"{spec.neuron.kind.upper()}; τ of the layers in time steps{means}: {taus}"),
+        ("threshold", _thresholds(network)),
+        ("reset", _reset(spec.neuron)),
         ("classes", named),
     ]
     return _table(rows)
+
+
+def _thresholds(network: SpikingNetwork) -> str:
+    """Returns the threshold of the neurons; of each layer if it was learnt."""
+    learnt = [layer.v_threshold for layer in network.spiking_layers().values() if layer.v_threshold is not None]
+    if not learnt:
+        return f"{network.neuron.v_threshold:g}"
+    return f"learnt, of the layers: {', '.join(f'{threshold.item():.3f}' for threshold in learnt)}"
+
+
+def _reset(neuron: NeuronSpec) -> str:
+    if neuron.reset == "hard":
+        return f"hard to {neuron.v_reset:g}"
+    return f"soft (subtracts the threshold); the potential at rest is {neuron.v_reset:g}"
 
 
 def _recipe(trained: TrainedModel) -> str:
     spec = trained.spec
     shown = {"dataset": spec.dataset.title} | ({} if trained.origin else {"recipe": spec.recipe})
     tree = spec.model_dump(mode="json", exclude_defaults=True)
-    keys = ("frames",) if trained.origin else ("frames", "train", "split")  # who converts does not know the training
+    keys = ("frames",) if trained.origin else ("frames", "train", "split")  # else the training is not known
     sections = {key: tree[key] for key in keys if tree.get(key)}
     values = {**shown, **flatten(sections)}
     return _table((key, f"{value}") for key, value in values.items() if value is not None)
@@ -227,7 +287,7 @@ def _origin(trained: TrainedModel, evidence: Evidence) -> str:
     if trained.origin:
         rows.append(("weights", trained.origin))
     if trained.cache is not None:
-        rows.append(("cache", f"content `{trained.cache[:12]}`"))
+        rows.append(("cache of the training", f"content `{trained.cache[:12]}`"))
     if record is not None:
         machine = record.environment
         versions = ", ".join(f"{name} {machine[name]}" for name in ("plifctl", "torch", "python") if name in machine)

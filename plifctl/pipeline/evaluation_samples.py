@@ -147,15 +147,16 @@ def open_samples(
 
 
 def _rows(trained: TrainedModel, kept: Evidence, cache: Cache) -> np.ndarray:
-    """Returns the rows to test on: those of the test samples that a folder, or a run with its own split, lists.
+    """Returns the rows to test on: those of the test samples that a folder, or a run or file with an own split, lists.
 
     Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
 
     Raises:
-        CacheError: The cache lacks some of them.
+        CacheError: The cache lacks some of them, or there is no list of them and the recordings have changed.
     """
     listed = _listed_samples(trained, kept)
     if listed is None:
+        _refuse_unlisted(trained, cache)
         return make_split("A", trained.spec, cache).test
     places = {name: row for row, name in enumerate(cache.sample_ids)}
     if missing := [name for name in listed if name not in places]:
@@ -168,10 +169,19 @@ def _rows(trained: TrainedModel, kept: Evidence, cache: Cache) -> np.ndarray:
 
 
 def _listed_samples(trained: TrainedModel, kept: Evidence) -> Sequence[str] | None:
-    """Returns the ids of the test samples of a folder, or of a run that made its own split; None: not listed."""
-    if trained.run is None:
-        return None if kept.predictions is None else kept.predictions.sample_ids
-    if trained.spec.split.method == "official":
-        return None
-    tested: list[str] = Run(trained.run).split()["test"]
-    return tested
+    """Returns the ids of the test samples of a folder, or of a run or file with an own split; None: not listed."""
+    if trained.run is None and kept.predictions is not None:
+        return kept.predictions.sample_ids
+    return trained.listed_test_samples()
+
+
+def _refuse_unlisted(trained: TrainedModel, cache: Cache) -> None:
+    """Raises CacheError if an own split has to be made again, and of other samples than that of the training."""
+    changed = trained.cache is not None and trained.cache != cache.content_digest
+    if trained.run is None and trained.spec.split.method != "official" and changed:
+        raise CacheError(
+            f"{trained.path}: which samples it was tested on is unknown: an older plifctl wrote it, and the split was "
+            f"made of a cache of content {str(trained.cache)[:12]}; {cache.path} has content "
+            f"{cache.content_digest[:12]}",
+            hint="name the run in its place, or export the run again: plifctl export RUN FILE",
+        )

@@ -120,6 +120,7 @@ def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progres
         record=_with_current_controls(kept.record, trained.run),
         predictions=None if half or trained.folded else kept.predictions,  # those of other weights
         half=half or kept.half,
+        measured=None if half or trained.folded else kept.measured,
     )
     if found.half:  # what is measured is what is written
         _round_to_half(trained)
@@ -127,7 +128,8 @@ def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progres
     if samples is None:
         return found
     if found.predictions is None:
-        found = replace(found, predictions=samples.predictions(samples.evaluate(progress)))
+        cache, predictions = samples.cache, samples.predictions(samples.evaluate(progress))
+        found = found.with_predictions(predictions, cache.content_digest, complete=cache.complete_set)
         if not trained.folded:
             _compare_with_record(found, trained.path)
     return replace(found, operations=samples.count_operations(_COUNTED))

@@ -25,7 +25,7 @@ from plifctl.data.framer import count_filled, count_frames, decode_recording, ke
 from plifctl.data.remarks import describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
 from plifctl.exchange.lookup import find_model
-from plifctl.exchange.model import TrainedModel, load_trained
+from plifctl.exchange.model import IN_MEMORY, TrainedModel, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.kernels.forking import check_not_forked
@@ -223,9 +223,10 @@ class Model(nn.Module):
                 hint="make pruning permanent (torch.nn.utils.prune.remove), and remove parametrizations",
             )
         load_weights(copied, {"model": weights})
-        origin = f"a model in memory that was loaded from {(self.trained.run or self.trained.path).name}"
+        origin = f"{IN_MEMORY}{(self.trained.run or self.trained.path).name}"
         origin += f", {self.trained.origin}" if self.trained.origin else ""
-        return replace(self.trained, path=Path("memory"), network=copied.eval(), origin=origin)
+        listed = self.trained.listed_test_samples()
+        return replace(self.trained, path=Path("memory"), network=copied.eval(), origin=origin, test_samples=listed)
 
     @overload  # a text is one recording, and for mypy a sequence of texts, too
     def predict(self, recording: Recording, *, resize: bool = ...) -> Prediction: ...  # type: ignore[overload-overlap]

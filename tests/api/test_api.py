@@ -335,6 +335,27 @@ class TestExport:
         with pytest.raises(UsageError, match="checkpoint 'last' is of a run"):
             plifctl.export(model, tmp_path / "model.pt", checkpoint="last")
 
+    def test_folder_of_a_model_in_memory_says_that_its_training_is_not_known(
+        self, here: Path, run: Any, tmp_path: Path
+    ) -> None:
+        model = plifctl.load(run, device="cpu")
+        with torch.no_grad():
+            model.network.layers["fc0"].weight.mul_(1.5)
+        plifctl.export(model, tmp_path / "mine.pt")
+        plifctl.export(tmp_path / "mine.pt", tmp_path / "mine")
+        card = (tmp_path / "mine/README.md").read_text(encoding="utf-8")
+        content = plifctl.dataset(model.spec).cache.content_digest[:12]
+        for expected in (
+            "Trained with plifctl",
+            "A program had the weights in memory",
+            "is not stated. Not comparable with results.",
+            f"| measured on | cache of content `{content}`, which lacks samples of the data set |",
+            "Tested on a part of the data set",
+        ):
+            assert expected in card
+        plifctl.export(tmp_path / "mine", tmp_path / "again")
+        assert (tmp_path / "again/README.md").read_text(encoding="utf-8") == card
+
     def test_export_of_a_pruned_model_is_refused(self, run: Any, tmp_path: Path) -> None:
         model = plifctl.load(run, device="cpu")
         prune.l1_unstructured(model.network.layers["conv0"], "weight", 0.5)

@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from raw_files import AEDAT2_HEADER, encode_evt, encode_npy
 
+import plifctl as library
 from plifctl.cache import Cache
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
@@ -290,6 +292,34 @@ def test_eval_on_changed_recordings_tests_on_no_sample_that_was_trained_on(plifc
     assert plifctl("prepare", "hands", "--T", "2").code == 0
     result = plifctl("eval", "last", "--T", "2")
     assert (result.code, f"are missing: {tested[0]}" in result.err) == (5, True)
+
+
+@pytest.mark.long
+def test_exported_files_test_on_the_samples_of_their_run(plifctl: Plifctl, hands: Path) -> None:
+    assert plifctl("prepare", "hands").code == 0
+    assert plifctl("train", "hands", "--device", "cpu", "--cv-fold", "1/3").code == 0
+    (split_file,) = hands.glob("runs/*/split.json")
+    tested = sorted(json.loads(split_file.read_text())["test"])
+    for name in ("net.pt", "net.npz"):
+        assert plifctl("export", "last", name).code == 0
+    library.export(library.load("last"), "tuned.pt")
+    assert plifctl("export", "tuned.pt", "again.npz").code == 0
+    state = torch.load("net.pt", weights_only=True)
+    del state["test_samples"]  # as files of older versions
+    torch.save(state, "older.pt")
+    shutil.rmtree(hands / "runs")
+    assert plifctl("eval", "older.pt", "--operations", "0", "--layer-times", "0").code == 0
+    for k in range(20):  # a third of each class are others now
+        shutil.copy(hands / "recordings/left/anna0.npy", hands / f"recordings/left/new{k}.npy")
+    assert plifctl("prepare", "hands", "--T", "3").code == 0
+    for name in ("net.pt", "net.npz", "tuned.pt", "again.npz"):
+        result = plifctl("eval", name, "--T", "3", "--operations", "0", "--layer-times", "0", "--csv", f"{name}.csv")
+        assert result.code == 0, result.err
+        rows = Path(f"{name}.csv").read_text().splitlines()[1:]
+        assert sorted(row.partition(",")[0] for row in rows) == tested
+    result = plifctl("eval", "older.pt", "--T", "3")
+    assert (result.code, "which samples it was tested on is unknown" in result.err) == (5, True)
+    assert "hint: name the run in its place, or export the run again" in result.err
 
 
 @pytest.mark.parametrize("file", ["hands.yaml", "sub/hands.yaml", "other name.yaml"])

@@ -15,7 +15,7 @@ from plifctl.errors import CheckpointError, RunError, UsageError
 from plifctl.exchange.folder import check_shared, read_evidence
 from plifctl.exchange.formats import write_network
 from plifctl.exchange.model import TrainedModel, load_trained
-from plifctl.exchange.model_card import Evidence, model_card
+from plifctl.exchange.model_card import Evidence, MeasuredCache, model_card
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.records import ResultRecord, RunData
 from plifctl.training.trainer import build_model
@@ -99,6 +99,17 @@ def test_folder_in_half_precision_has_half_the_bytes_and_float32_when_loaded(
     assert sizes[0] < 0.52 * sizes[1]
 
 
+def test_numbers_too_large_for_half_precision_stay_in_float32(trained: TrainedModel, tmp_path: Path) -> None:
+    norm = trained.network.layers["bn0"]
+    norm.running_var[0] = 1e5  # type: ignore[index]
+    write_network(tmp_path / "half", trained, "folder", Evidence(half=True))
+    stored = load_file(tmp_path / "half/model.safetensors")
+    assert stored["layers.bn0.running_var"].dtype == torch.float32
+    assert stored["layers.bn0.running_mean"].dtype == torch.float16
+    weights = load_trained(tmp_path / "half").network.state_dict()
+    assert torch.equal(weights["layers.bn0.running_var"], norm.running_var)  # type: ignore[arg-type]
+
+
 def test_model_card_states_result_protocol_and_caveats(
     trained: TrainedModel, evidence: Evidence, tmp_path: Path
 ) -> None:
@@ -152,8 +163,70 @@ def test_model_card_of_an_unfinished_training_says_what_its_accuracy_is(
     card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
     assert "**95.00 %**" in card
     assert "The training had not ended" in card
-    write_network(tmp_path / "other", replace(trained, origin="snntorch"), "folder", replace(evidence, record=None))
-    assert "The training had not ended" not in (tmp_path / "other/README.md").read_text(encoding="utf-8")
+
+
+CONVERTED = "converted from net.pth, sha256 abc"
+IN_MEMORY = "a model in memory that was loaded from 2026-demo"
+
+
+@pytest.mark.parametrize(
+    ("origin", "words", "absent"),
+    [
+        (CONVERTED, ["Weights from another file, converted by plifctl", "On which samples the weights were"], "memory"),
+        (IN_MEMORY, ["Trained with plifctl", "A program had the weights in memory and may have"], "converted"),
+        (f"{IN_MEMORY}, {CONVERTED}", ["converted by plifctl", "A program had the weights in memory"], "Trained with"),
+    ],
+    ids=["converted", "memory", "both"],
+)
+def test_model_card_says_where_the_weights_come_from_and_what_is_not_known(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path, origin: str, words: list[str], absent: str
+) -> None:
+    write_network(tmp_path / "net", replace(trained, origin=origin), "folder", replace(evidence, record=None))
+    card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    expected = [*words, "is not stated. Not comparable with results.", f"| weights | {origin} |"]
+    assert [word for word in expected if word not in card] == []
+    assert absent not in card
+    assert "The training had not ended" not in card
+    assert "train." not in card
+    write_network(tmp_path / "untested", replace(trained, origin=origin), "folder")
+    assert "## Caveats" not in (tmp_path / "untested/README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_model_card_names_the_cache_that_was_measured(
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path, complete: bool
+) -> None:
+    evidence = replace(evidence, record=None, measured=MeasuredCache("d" * 64, complete))
+    write_network(tmp_path / "net", trained, "folder", evidence)
+    assert read_evidence(tmp_path / "net").measured == evidence.measured
+    card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
+    assert "| cache of the training | content `cccccccccccc` |" in card
+    state = "which is complete" if complete else "which lacks samples of the data set"
+    assert f"| measured on | cache of content `dddddddddddd`, {state} |" in card
+    assert ("Tested on a part of the data set" in card) == (not complete)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (["neuron.v_reset=-0.5"], "| threshold | 1 |\n| reset | hard to -0.5 |"),
+        (
+            ["neuron.learn_threshold=true", "neuron.reset=soft"],
+            "| threshold | learnt, of the layers: 0.370, 1.250 |\n"
+            "| reset | soft (subtracts the threshold); the potential at rest is 0 |",
+        ),
+        (["neuron.tau_per=channel"], "τ of the layers in time steps (means, one τ per channel): 2.000, 2.000 |"),
+    ],
+    ids=["hard", "learnt-soft", "channels"],
+)
+def test_model_card_describes_the_neurons_as_they_are_now(tmp_path: Path, overrides: list[str], expected: str) -> None:
+    spec = load_registry().experiment("fashion-mnist-plif", overrides=[*CHANGES, *overrides]).spec
+    network = build_model(spec, torch.device("cpu")).eval()
+    for layer, threshold in zip(network.spiking_layers().values(), (0.37, 1.25), strict=True):
+        if layer.v_threshold is not None:
+            layer.v_threshold.data.fill_(threshold)
+    write_network(tmp_path / "net", TrainedModel(tmp_path, spec, network, None, spec.digest, {}), "folder")
+    assert expected in (tmp_path / "net/README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "result.json"])
