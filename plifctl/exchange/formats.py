@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from plifctl import files
-from plifctl.config.choices import NetworkFormat
+from plifctl.config.choices import HALF_PRECISIONS, NetworkFormat
 from plifctl.errors import UsageError, check_choice, did_you_mean, join_problems
 from plifctl.exchange.model import TrainedModel
 from plifctl.exchange.model_card import Evidence
@@ -24,6 +24,9 @@ ENDINGS: dict[NetworkFormat, tuple[str, ...]] = {
 
 FOLDED: tuple[NetworkFormat, ...] = ("nir",)
 """Formats without batch norm, which is folded into the convolutions before it."""
+
+READ_BY_PLIFCTL: tuple[NetworkFormat, ...] = ("pt", "npz", "folder")
+"""Formats that plifctl reads, with the precision of the training."""
 
 Writer = Callable[[Path, TrainedModel], Sequence[str]]
 """Writes a network to a path, and returns what a user of the file has to know, a sentence each."""
@@ -81,8 +84,12 @@ def write_network(path: Path, trained: TrainedModel, to: NetworkFormat, evidence
     write = _writer(to)
     if path.is_dir():
         raise UsageError(f"{path}: a folder, expected the name of a file")
+    notes = []
+    precision = trained.spec.train.precision
+    if to not in READ_BY_PLIFCTL and precision in HALF_PRECISIONS:
+        notes.append(f"trained and tested in {precision}; this file computes in float32")
     with files.atomic_write(path) as temporary:
-        notes = list(write(temporary, trained))
+        notes += write(temporary, trained)
         check_destination(path)  # another process may have created the file in the meantime
     return notes
 

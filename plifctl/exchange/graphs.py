@@ -57,9 +57,12 @@ def channel_map(norm: BatchNorm) -> tuple[Tensor, Tensor]:
 def metadata(trained: TrainedModel) -> dict[str, str]:
     """Returns the keys of :mod:`plifctl.exchange.arrays` as text; lists and numbers as JSON.
 
-    ``experiment`` is the name of the experiment, and ``input`` says what the graph takes.
+    ``experiment`` is the name of the experiment, and ``input`` says what the graph takes. ``mean`` and ``std`` are
+    empty: inputs are used as they are, because the graph normalises them. Test samples are not listed.
     """
-    about = {**describe(trained), "experiment": trained.spec.name, "input": describe_input(trained)}
+    about = {**describe(trained), "mean": [], "std": [], "experiment": trained.spec.name}
+    about["input"] = describe_input(trained)
+    del about["test_samples"]  # of use to plifctl alone, which does not read graphs
     return {key: value if isinstance(value, str) else json.dumps(value) for key, value in about.items()}
 
 
@@ -69,3 +72,10 @@ def describe_input(trained: TrainedModel) -> str:
     if not takes_images(trained):
         return f"event frames, {shape} counts at each of T = {trained.spec.T} steps"
     return f"an image, {shape} values from 0 to 1, the same at each of T = {trained.spec.T} steps"
+
+
+def normalisation_notes(trained: TrainedModel) -> list[str]:
+    """Returns who normalises images, as a note; nothing if they are used as they are."""
+    if normalisation(trained) is None:
+        return []
+    return ["the graph normalises images itself: give it values from 0 to 1; its mean and std are empty"]

@@ -37,6 +37,7 @@ from plifctl.exchange.graphs import (
     describe_input,
     metadata,
     normalisation,
+    normalisation_notes,
     shapes_before,
 )
 from plifctl.exchange.model import TrainedModel
@@ -211,6 +212,7 @@ def _notes(trained: TrainedModel, nodes: Collection[str]) -> Iterator[str]:
     """Yields what a user of the file has to know, from the network and the names of the nodes."""
     neuron = trained.network.neuron
     yield f"input: {describe_input(trained)}"
+    yield from normalisation_notes(trained)
     yield "output: the votes of a step; the class is that of the highest sum over the steps"
     yield "a step is 0.1 ms; NIR fires above thresholds: they are the next numbers below those of the network"
     yield "SpikingJelly: votes, state = net(x, state) at each step; without the state, each step begins at rest"
@@ -219,7 +221,14 @@ def _notes(trained: TrainedModel, nodes: Collection[str]) -> Iterator[str]:
         yield f"max pooling of spikes is average pooling, then neurons that fire at one spike: {', '.join(maxima)}"
     if neuron.v_reset:
         yield f"potentials are those above v_reset = {neuron.v_reset:g}: they begin at 0, and leak and reset are 0"
+    if ones := [name for name, layer in trained.network.spiking_layers().items() if _reaches_one(layer)]:
+        yield f"SpikingJelly does not read τ = 1, it expects more: {', '.join(ones)}"
     if gains := [name for name in nodes if name.endswith("_gain")]:
         yield f"neither SpikingJelly nor snnTorch reads neurons of several τ in a layer here: {', '.join(gains)}"
     elif neuron.kind == "plif" and neuron.tau_per != "layer":
         yield "SpikingJelly does not read layers of several τ; snnTorch does"
+
+
+def _reaches_one(layer: SpikingLayer) -> bool:
+    """Returns whether 1/τ of a layer, or of one of its neurons, has been rounded to 1."""
+    return layer.a is not None and bool((layer.a.sigmoid() == 1).any())

@@ -31,6 +31,7 @@ from plifctl.exchange.graphs import (
     describe_input,
     metadata,
     normalisation,
+    normalisation_notes,
     normalise,
     shapes_before,
     takes_images,
@@ -88,6 +89,7 @@ def write_onnx(path: Path, trained: TrainedModel) -> list[str]:
     dims = ", ".join(["batch", *map(str, _sample_shape(trained))])
     return [
         f"input {_input_name(trained)}: {describe_input(trained)}; float32 [{dims}]",
+        *normalisation_notes(trained),
         f"output votes: float32 [{trained.spec.T}, batch, {trained.network.classes}];"
         " the class is that of the highest sum over the steps",
     ]

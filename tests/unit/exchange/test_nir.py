@@ -194,6 +194,16 @@ def test_metadata_describes_network_and_input(tmp_path: Path) -> None:
     assert json.loads(about["classes"]) == list(trained.spec.dataset.classes)
     assert json.loads(about["input_shape"]) == [1, 9, 9]
     assert about["input"] == "an image, 1×9×9 values from 0 to 1, the same at each of T = 8 steps"
+    assert (about["mean"], about["std"]) == ("[]", "[]")  # the graph normalises
+
+
+def test_note_names_layers_whose_tau_has_reached_one(tmp_path: Path) -> None:
+    trained = random_model(CONV)
+    assert trained.network.layers["sn1"].a is not None
+    trained.network.layers["sn1"].a.data.fill_(40.0)  # type: ignore[union-attr, operator]
+    notes = write_network(tmp_path / "net.nir", trained, "nir")
+    assert "SpikingJelly does not read τ = 1, it expects more: sn1" in notes
+    assert nir.read(tmp_path / "net.nir").nodes["sn1"].tau.max() == 1e-4
 
 
 @pytest.mark.parametrize(
@@ -201,6 +211,7 @@ def test_metadata_describes_network_and_input(tmp_path: Path) -> None:
     [
         (CONV, {}, ["event frames, 2×9×9 counts at each of T = 8 steps", "pool0_max", "SpikingJelly: votes, state ="]),
         (CONV, {"v_reset": -0.5}, ["above v_reset = -0.5"]),
+        (CASES["images"][0], CASES["images"][1], ["the graph normalises images itself: give it values from 0 to 1"]),
         (CONV, {"tau_per": "channel"}, ["SpikingJelly does not read layers of several τ; snnTorch does"]),
         ("c4k3s1-SN-FC22-SN-APk2s2", {"tau_per": "neuron"}, ["neither SpikingJelly nor snnTorch", "sn0_gain"]),
     ],

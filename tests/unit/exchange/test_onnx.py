@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,8 +118,20 @@ def test_metadata_describes_network_and_input(tmp_path: Path) -> None:
     assert about["digest"] == trained.digest
     assert json.loads(about["classes"]) == list(trained.spec.dataset.classes)
     assert json.loads(about["T"]) == 8
-    assert json.loads(about["mean"]) == list(trained.spec.dataset.mean or ())
+    assert (about["mean"], about["std"]) == ("[]", "[]")  # the graph normalises
+    assert "test_samples" not in about
     assert about["input"] == "an image, 1×9×9 values from 0 to 1, the same at each of T = 8 steps"
+
+
+def test_notes_say_who_normalises_and_in_which_precision_the_graph_computes(tmp_path: Path) -> None:
+    trained = make("images")
+    half = trained.spec.model_copy(update={"train": trained.spec.train.model_copy(update={"precision": "bf16"})})
+    precision, _, normalises, _ = write_network(tmp_path / "net.onnx", replace(trained, spec=half), "onnx")
+    assert precision == "trained and tested in bf16; this file computes in float32"
+    assert normalises.startswith("the graph normalises images itself")
+    assert write_network(tmp_path / "net.pt", replace(trained, spec=half), "pt") == []
+    first, *_, code = write_network(tmp_path / "net.pth", replace(trained, spec=half), "spikingjelly")
+    assert (first, code.startswith("the network in SpikingJelly")) == (precision, True)
 
 
 def test_notes_describe_input_and_output(tmp_path: Path) -> None:
