@@ -22,19 +22,21 @@ import re
 import shlex
 import zipfile
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from plifctl import files
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.structure import Conv, Linear, layer_names, parse_structure, structure_of
 from plifctl.errors import CheckpointError, list_names
-from plifctl.exchange.lookup import WEIGHTS
+from plifctl.exchange.lookup import CONFIG, WEIGHTS, refuse_written_only
 from plifctl.runs.checkpoints import describe_damage, load_tensors
 from plifctl.runs.foreign import describe_foreign, is_safetensors
 from plifctl.runs.npz import load_arrays
@@ -64,6 +66,7 @@ class StateDict:
         weights: The tensors by name.
         ordered: The file keeps the order of layers.
         entry: Name of the entry of the file that has them; empty: the file itself.
+        spec: The experiment that plifctl described in the file; None: another program wrote it.
     """
 
     path: Path
@@ -71,6 +74,7 @@ class StateDict:
     weights: dict[str, Tensor]
     ordered: bool
     entry: str = ""
+    spec: ExperimentSpec | None = None
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -83,20 +87,24 @@ def read_state_dict(path: Path) -> StateDict:
     path = path / WEIGHTS if path.is_dir() else path
     if not path.is_file():
         raise CheckpointError(f"{path}: no such file")
+    refuse_written_only(path, hint="save the state dict in the program that made the network")
     with files.machine_errors(path):
         content = files.read_regular(path)
     entry, ordered = "", True
+    own: Any
     try:
         if is_safetensors(content):
             from safetensors.torch import load
 
-            weights, ordered = load(content), False
+            weights, ordered, own = load(content), False, _description_beside(path)
         elif _is_npz(content):
             arrays = load_arrays(content)
-            own = "spec" in arrays  # of plifctl, with its description
-            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith(LAYERS) or not own}
+            own = arrays.get("spec")
+            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith(LAYERS) or own is None}
         else:
-            entry, weights = _find_state_dict(path, load_tensors(content))
+            state = load_tensors(content)
+            own = state.get("spec") if isinstance(state, Mapping) else None
+            entry, weights = _find_state_dict(path, state)
     except CheckpointError:
         raise
     except Exception as error:  # torch raises many types on a damaged file
@@ -104,7 +112,29 @@ def read_state_dict(path: Path) -> StateDict:
         if foreign is not None and foreign.code is not None:
             raise foreign.error(path) from error
         raise CheckpointError(f"{path}: damaged, or no state dict: {describe_damage(error)}") from error
-    return StateDict(path, hashlib.sha256(content).hexdigest(), _without_wrappers(weights), ordered, entry)
+    digest, weights = hashlib.sha256(content).hexdigest(), _without_wrappers(weights)
+    return StateDict(path, digest, weights, ordered, entry, _spec_of(own))
+
+
+def _description_beside(path: Path) -> str | None:
+    """Returns the experiment in config.json beside the weights of a folder, as JSON; None if there is none."""
+    config = path.with_name(CONFIG)
+    if path.name != WEIGHTS or not config.is_file():
+        return None
+    with suppress(ValueError):  # of another program
+        tree = files.parse_json(files.read_regular(config))
+        return json.dumps(tree["spec"]) if isinstance(tree, dict) and "spec" in tree else None
+    return None
+
+
+def _spec_of(description: Any) -> ExperimentSpec | None:
+    """Returns the experiment in the description of a file of plifctl; None if it has none that this version reads."""
+    if description is None:
+        return None
+    try:
+        return ExperimentSpec.model_validate_json(str(description))
+    except ValidationError:
+        return None
 
 
 def _is_npz(content: bytes) -> bool:

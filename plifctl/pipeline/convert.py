@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from plifctl import files
-from plifctl.config.choices import NetworkFormat, Recipe
+from plifctl.config.base import flatten
+from plifctl.config.choices import HALF_PRECISIONS, NetworkFormat, Recipe
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import load_experiment
 from plifctl.config.overrides import Overrides
 from plifctl.errors import UsageError
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format
-from plifctl.exchange.model import TrainedModel
+from plifctl.exchange.model import CONVERTED, TrainedModel
 from plifctl.exchange.state_dicts import match_weights, read_state_dict
 from plifctl.pipeline.export import Exported, write_model
 from plifctl.runs.checkpoints import describe_damage, load_tensors
 from plifctl.runs.npz import load_arrays
 from plifctl.snn.functional import predict
 from plifctl.snn.networks import SpikingNetwork
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_DIFFERENCE = 200
+"""Characters of a difference of values that is shown; of a longer one, the name alone."""
 
 
 @dataclass(frozen=True)
@@ -98,9 +106,14 @@ def convert(
     state = read_state_dict(source)
     matched = match_weights(state, spec)
     spec, network = matched.spec, matched.network
-    origin = f"converted from {source.name}, sha256 {state.sha256}"
+    origin = f"{CONVERTED}{source.name}, sha256 {state.sha256}"
     trained = TrainedModel(source, spec, network, None, spec.digest, {}, origin)
-    notes = (*matched.notes, _describe_assumed(spec, network))
+    notes = (*matched.notes, _describe_assumed(spec, network, described=state.spec is not None))
+    if state.spec is not None:
+        _warn_of_differences(state.spec, spec)
+    precision = spec.train.precision
+    if precision in HALF_PRECISIONS:
+        notes += (f"eval and predict compute in {precision}, as train.precision says; --compare in float32",)
     comparison = compare_votes(network, spec, outputs) if outputs is not None else None
     if comparison is not None and comparison.different:
         return Converted(source, trained, None, comparison, notes)
@@ -108,19 +121,65 @@ def convert(
     return Converted(source, trained, exported, comparison, notes)
 
 
-def _describe_assumed(spec: ExperimentSpec, network: SpikingNetwork) -> str:
-    """Returns what decides the votes of a network and is not in a state dict, with the experiment's values."""
-    neuron = spec.neuron
-    values = [f"τ = {neuron.tau}"] if neuron.kind == "lif" else []
-    if not neuron.learn_threshold:
-        values.append(f"v_threshold = {neuron.v_threshold}")
-    values.append("soft reset (v_reset = None)" if neuron.reset == "soft" else f"v_reset = {neuron.v_reset}")
+def _describe_assumed(spec: ExperimentSpec, network: SpikingNetwork, *, described: bool) -> str:
+    """Returns what decides the votes of a network and is not in a state dict, with the experiment's values.
+
+    Args:
+        spec: The experiment.
+        network: The network.
+        described: Whether plifctl wrote the file, with a description that has such values, too.
+    """
+    values = [f"{name} = {value}" for name, value in _neuron_values(spec).items()]
     values += ["decay_input = True", f"T = {spec.T}"]
     values += ["kinds and sizes of pooling, strides", f"a vote of {network.voters} neurons", "order of the classes"]
     values += ["ε = 1e-5 of batch norm"] if any(name.startswith("bn") for name in network.layers) else []
     if spec.normalisation is not None:
         values.append("mean and standard deviation of the images")
-    return f"from the experiment, as a state dict does not have them: {', '.join(values)}"
+    because = "not from the description that the file has" if described else "as a state dict does not have them"
+    return f"from the experiment, {because}: {', '.join(values)}"
+
+
+def _neuron_values(spec: ExperimentSpec) -> dict[str, Any]:
+    """Returns what decides when neurons spike and is not among the weights, by the names of other programs."""
+    neuron = spec.neuron
+    values: dict[str, Any] = {"τ": neuron.tau} if neuron.kind == "lif" else {}
+    if not neuron.learn_threshold:
+        values["v_threshold"] = neuron.v_threshold
+    values["v_reset"] = "None (soft reset)" if neuron.reset == "soft" else neuron.v_reset
+    if neuron.reset == "soft" and neuron.v_reset:
+        values["potential at rest"] = neuron.v_reset
+    return values
+
+
+def _warn_of_differences(described: ExperimentSpec, spec: ExperimentSpec) -> None:
+    """Logs which values the description of a file states otherwise than the experiment that is taken."""
+    theirs, ours = _values_for_use(described), _values_for_use(spec)
+    names = [name for name in {**theirs, **ours} if theirs.get(name) != ours.get(name)]
+    if names:
+        _log.warning(
+            "the file has a description of plifctl, with other values than the experiment: %s; "
+            "plifctl.load and plifctl export take those of the file",
+            ", ".join(_describe_difference(name, theirs.get(name), ours.get(name)) for name in names),
+        )
+
+
+def _values_for_use(spec: ExperimentSpec) -> dict[str, Any]:
+    """Returns the values of an experiment that decide the votes for a recording or an image."""
+    frames = None if spec.frames is None else spec.frames.model_dump(mode="json")
+    return {
+        "T": spec.T,
+        **_neuron_values(spec),
+        "network.structure": spec.network.structure,
+        "train.precision": spec.train.precision,
+        "dataset.classes": spec.dataset.classes,
+        "mean and standard deviation": spec.normalisation,
+        **flatten({"frames": frames} if frames else {}),
+    }
+
+
+def _describe_difference(name: str, theirs: Any, ours: Any) -> str:
+    text = f"{name} {theirs} in the file, {ours} here"
+    return text if len(text) <= _LONGEST_DIFFERENCE else name
 
 
 def compare_votes(network: SpikingNetwork, spec: ExperimentSpec, path: Path) -> Comparison:

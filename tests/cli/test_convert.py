@@ -83,6 +83,28 @@ def test_convert_then_eval_tests_the_weights_in_every_format(
     assert torch.load("again.pt", weights_only=True)["origin"] == origin
 
 
+@pytest.mark.parametrize("own", ["own.pt", "own.npz", "own"])
+def test_convert_of_a_file_of_plifctl_names_the_values_that_its_description_has_otherwise(
+    plifctl: Plifctl, state: Path, own: str
+) -> None:
+    changes = ("--set", "neuron.v_threshold=0.15", "--set", "neuron.reset=soft")
+    assert plifctl("convert", state, own, *HERE, *changes).code == 0
+    result = plifctl("convert", own, "other.pt", *HERE)
+    assert result.code == 0
+    assert "- from the experiment, not from the description that the file has: v_threshold = 1.0, " in result.out
+    differences = "v_threshold 0.15 in the file, 1.0 here, v_reset None (soft reset) in the file, 0.0 here"
+    assert f"with other values than the experiment: {differences}; plifctl.load and plifctl export" in result.err
+    assert load_trained(Path("other.pt")).spec.neuron.v_threshold == 1.0
+    same = plifctl("convert", own, "same.pt", *HERE, *changes)
+    assert (same.code, "other values than the experiment" in same.err) == (0, False)
+
+
+def test_convert_to_half_precision_says_in_which_precision_it_compares(plifctl: Plifctl, state: Path) -> None:
+    note = "- eval and predict compute in bf16, as train.precision says; --compare in float32\n"
+    assert note in plifctl("convert", state, "net.pt", *HERE, "--set", "train.precision=bf16").out
+    assert note not in plifctl("convert", state, "single.pt", *HERE).out
+
+
 def test_convert_with_biases_prints_the_structure(plifctl: Plifctl, places: Path) -> None:
     save_file(theirs(**{"net.6.bias": torch.ones(20), "net.8.bias": torch.zeros(110)}), "net.safetensors")
     result = plifctl("convert", "net.safetensors", "net.pt", *HERE)

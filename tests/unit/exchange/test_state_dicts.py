@@ -117,6 +117,25 @@ def test_match_weights_of_our_own_files_gives_the_network(tmp_path: Path, name: 
     trained = TrainedModel(tmp_path, SPEC, network, "cache", SPEC.digest, {})
     write_network(tmp_path / name, trained, "folder" if name == "own" else name.removeprefix("own."))  # type: ignore[arg-type]
     assert_ours(matched(tmp_path / name))
+    found = read_state_dict(tmp_path / name).spec
+    assert found is not None
+    assert (found.digest, found.neuron) == (SPEC.digest, SPEC.neuron)
+
+
+@pytest.mark.parametrize("config", ["", "{", "[]", '{"spec": {"name": "x"}}', '{"architectures": ["Net"]}'])
+def test_file_of_another_program_has_no_description(tmp_path: Path, config: str) -> None:
+    assert read_state_dict(saved(tmp_path, theirs())).spec is None
+    save_file(theirs(), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(config, encoding="utf-8")
+    assert read_state_dict(tmp_path).spec is None
+
+
+@pytest.mark.parametrize("name", ["net.nir", "net.onnx"])
+def test_graph_is_no_state_dict_and_the_hint_says_what_to_do(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"a graph")
+    with pytest.raises(CheckpointError, match=r"for other programs, and does not read them") as error:
+        read_state_dict(tmp_path / name)
+    assert error.value.hint == "save the state dict in the program that made the network"
 
 
 def test_match_weights_with_biases_adds_them_to_the_structure(tmp_path: Path) -> None:
