@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -22,8 +23,9 @@ from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
-from plifctl.data.remarks import describe_remarks, remarks_on_share
+from plifctl.data.remarks import Remark, describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
+from plifctl.exchange.graphs import shapes_before
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import IN_MEMORY, TrainedModel, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
@@ -38,6 +40,9 @@ _log = logging.getLogger(__name__)
 
 BATCH = 16
 """Samples that :meth:`Model.predict` runs at once."""
+
+MAX_EMPTY_WINDOWS = 1_000_000
+"""Windows that a recording may have even if it has fewer events; more of them would take hours without an answer."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,18 @@ class Model(nn.Module):
         self.classes = tuple(trained.spec.dataset.classes)
         self.input_shape = trained.network.input_shape
         self._scaled = False  # whether it was logged that images are scaled
+        shapes = shapes_before(trained)
+        self._neurons = {name: shapes[name] for name in trained.network.spiking_layers()}
         self.eval()
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
 
+        Products have the precision of the training (``train.precision``), or that of ``torch.autocast`` where it is on.
+
         Args:
-            x: Numbers, which are converted to the type of the weights. Images are normalised, so they are float.
+            x: Numbers, which are moved to the device of the weights and converted to their type. Images are normalised,
+                so they are float.
 
         Raises:
             UsageError: The input has another shape, images are whole numbers, or the weights are of half precision on a
@@ -142,22 +152,34 @@ class Model(nn.Module):
             )
         if self.spec.dataset.kind == "images" and not x.is_floating_point():
             raise UsageError(
-                f"{self.spec.title}: found images of {_dtype_name(x)}, expected normalised ones, which are float",
+                f"{self.spec.title}: found images of {_dtype_name(x.dtype)}, expected normalised ones, which are float",
                 hint="model.to_input(image) normalises an image; model.predict(image) classifies it",
             )
-        votes: Tensor = self.network(self._as_weights(x), self.T)
+        x = self._as_weights(x)
+        with self._precision(x.device):
+            votes: Tensor = self.network(x, self.T)
         return votes
 
+    @contextmanager
+    def _precision(self, device: torch.device) -> Iterator[None]:
+        """Gives products the precision of the training within the block, or leaves them that of the caller."""
+        if torch.is_autocast_enabled(device.type):
+            yield
+            return
+        with autocast(self.spec.train, device):
+            yield
+
     def _as_weights(self, x: Tensor) -> Tensor:
-        """Returns an input in the type of the weights."""
+        """Returns an input on the device and in the type of the weights."""
         weight = next(self.network.parameters())
         check_not_forked(weight.device)
         if weight.device.type == "cpu" and weight.dtype not in (torch.float32, torch.float64):
             raise UsageError(
-                f"{self.spec.title}: found weights of {_dtype_name(weight)}, expected float32 or float64 on a CPU",
+                f"{self.spec.title}: found weights of {_dtype_name(weight.dtype)}, "
+                "expected float32 or float64 on a CPU",
                 hint="model.float()",
             )
-        return x.to(weight.dtype)
+        return x.to(weight.device, weight.dtype)
 
     def read_events(self, path: str | Path) -> Events:
         """Returns the events of a file as the network was trained with, x and y oriented, to predict parts of them.
@@ -175,37 +197,54 @@ class Model(nn.Module):
 
         Args:
             frame: ``[N, P, H, W]``: the frames of one step, or normalised images that are shown again at every step.
-            state: State returned by the previous step; None at the first, when all neurons are at rest.
+                They are moved to the device of the weights.
+            state: State returned by the previous step, on the device of the weights; None at the first, when all
+                neurons are at rest.
 
         Returns:
-            Votes ``[N, classes]`` of this step, and the state for the next.
+            Votes ``[N, classes]`` of this step, and the state for the next, on the device of the weights.
 
         Raises:
-            UsageError: The frame is no float tensor of that shape, or the state is not that of such frames.
+            UsageError: The frame is no float tensor of that shape, or has numbers that are not finite; the state is not
+                that of such frames and these weights; or the network is in training mode.
         """
-        self._check_step(frame, state)
-        return self.network.step(self._as_weights(frame), state)
+        self._refuse_training_mode("step")
+        self._check_frame(frame)
+        x = self._as_weights(frame)
+        if state is not None:
+            self._check_state(state, x)
+        with self._precision(x.device):
+            return self.network.step(x, state)
 
-    def _check_step(self, frame: Tensor, state: NeuronState | None) -> None:
+    def _refuse_training_mode(self, verb: str) -> None:
+        """Raises UsageError in training mode: dropout would be drawn, and batch norm would change."""
+        if self.network.training:
+            raise UsageError(f"{verb}: the network is in training mode", hint="model.eval()")
+
+    def _check_frame(self, frame: Tensor) -> None:
         if not isinstance(frame, Tensor):
             raise UsageError(f"step: found {type(frame).__name__}, expected a tensor", hint="torch.as_tensor(frame)")
         if not frame.is_floating_point() or tuple(frame.shape[1:]) != tuple(self.input_shape):
-            found = f"{_dtype_name(frame)} {list(frame.shape)}"
+            found = f"{_dtype_name(frame.dtype)} {list(frame.shape)}"
             raise UsageError(
                 f"step: found a frame {found}, expected float [N, {', '.join(map(str, self.input_shape))}]",
                 hint="one event frame [P, H, W]: frame[None].float()",
             )
-        if state is None:
-            return
+        if not frame.isfinite().all():
+            raise UsageError("step: found numbers that are not finite in the frame")
+
+    def _check_state(self, state: NeuronState, x: Tensor) -> None:
+        """Raises UsageError unless a state is that of the neurons for an input ``x`` of the network."""
         hint = "rates, state = model.step(frame, state), beginning with state = None"
-        layers = self.network.spiking_layers()
-        if not isinstance(state, Mapping) or state.keys() != layers.keys():
+        if not isinstance(state, Mapping) or state.keys() != self._neurons.keys():
             found = f"that of {', '.join(state) or 'no layer'}" if isinstance(state, Mapping) else type(state).__name__
-            raise UsageError(f"step: found the state {found}, expected that of {', '.join(layers)}", hint=hint)
+            raise UsageError(f"step: found the state {found}, expected that of {', '.join(self._neurons)}", hint=hint)
+        dtype = torch.promote_types(x.dtype, torch.float32)  # potentials are never of half precision
         for name, potential in state.items():
-            if len(potential) != len(frame) or potential.device != frame.device:
-                found, wanted = (f"{len(one)} samples on {one.device}" for one in (potential, frame))
-                raise UsageError(f"step: the state of {name} is of {found}, the frame of {wanted}", hint=hint)
+            found = _describe(potential) if isinstance(potential, Tensor) else type(potential).__name__
+            wanted = f"{_dtype_name(dtype)} {[len(x), *self._neurons[name]]} on {x.device}"
+            if found != wanted:
+                raise UsageError(f"step: the state of {name} is {found}, expected {wanted}", hint=hint)
 
     def snapshot(self) -> TrainedModel:
         """Returns a copy of the network with the weights that it has now, which no run or file has, to be exported.
@@ -236,6 +275,9 @@ class Model(nn.Module):
         self, recording: Recording | Sequence[Recording], *, resize: bool = False
     ) -> Prediction | list[Prediction]:
         """Classifies a recording, or several; framing, T, transforms and normalisation are those of the training.
+
+        Random transforms of events are seeded by the name of the file without folder and ending, ``r0``; those of a
+        cache by the id of the sample, ``fist/r0``. So they may differ between a file and its sample in a cache.
 
         Args:
             recording: A file of any known event format, taken as one sample, or of an image; events
@@ -275,7 +317,8 @@ class Model(nn.Module):
 
         Raises:
             RawDataError: The file cannot be read or contains no events.
-            UsageError: The network classifies images, or a length is less than 1 µs.
+            UsageError: The network classifies images; a length is less than 1 µs; or there are more windows than
+                events, and more than :data:`MAX_EMPTY_WINDOWS`.
             OutOfMemoryError: A window alone needs more memory than the device has.
         """
         stride = window if stride is None else stride
@@ -302,8 +345,7 @@ class Model(nn.Module):
         Raises:
             UsageError: The network is in training mode: dropout would be drawn, and batch norm would change.
         """
-        if self.network.training:
-            raise UsageError("predict: the network is in training mode", hint="model.eval()")
+        self._refuse_training_mode("predict")
         check_not_forked(next(self.network.parameters()).device)
         remaining = iter(samples)
         while part := list(islice(remaining, BATCH)):
@@ -381,6 +423,7 @@ class Model(nn.Module):
             raise _no_events(where)
         t = events["t"]
         first, span = int(t[0]), int(t[-1] - t[0])
+        _check_count(t, 1 + min(span, max(0, span - window_us + stride_us)) // stride_us, where)
         for start in range(0, span + 1, stride_us):
             end = start + window_us
             within = slice(*np.searchsorted(t, (first + start, first + end)))
@@ -398,7 +441,9 @@ class Model(nn.Module):
         if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
             if self.spec.frames is None:
                 raise UsageError(f"{self.spec.title} classifies images, not events")
-            return _as_events(recording), "events"
+            events = _as_events(recording)
+            _warn("events", _remarks_on_outside(self.spec.framing, events))
+            return events, "events"
         return None
 
     def _read_image(self, path: Path, resize: bool) -> Tensor:
@@ -505,8 +550,13 @@ def load_model(
     return Model(trained)
 
 
-def _dtype_name(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
+def _dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _describe(x: Tensor) -> str:
+    """Returns type, shape and device of a tensor."""
+    return f"{_dtype_name(x.dtype)} {list(x.shape)} on {x.device}"
 
 
 def _or_raise(found: Prediction | OutOfMemoryError | None) -> Prediction | None:
@@ -535,11 +585,31 @@ def _of_equal_shape(samples: Sequence[Tensor]) -> Iterable[list[int]]:
         yield group
 
 
+def _check_count(t: np.ndarray, windows: int, where: str) -> None:
+    """Raises UsageError if a recording has more windows than events, and very many: a single time may be wrong.
+
+    Args:
+        t: Times of its events, µs, ascending.
+        windows: Number of windows.
+        where: Its name.
+    """
+    if windows <= max(MAX_EMPTY_WINDOWS, len(t)):
+        return
+    gaps = np.diff(t)
+    after = int(gaps.argmax())
+    raise UsageError(
+        f"{where}: {windows:,} windows of {len(t):,} events: event {after + 1} (from 0) is "
+        f"{gaps[after] / 1e6:,.0f} s later than the one before",
+        hint="if its time is wrong, leave it out; if all times are too large, state their unit in the data set's YAML "
+        "(time_unit:); else choose a longer stride",
+    )
+
+
 def _as_events(recording: Events | np.ndarray) -> Events:
     """Returns the user's events sorted by time.
 
     Raises:
-        UsageError: They are not an array ``[N]`` of whole numbers t, x, y, p.
+        UsageError: They are not an array ``[N]`` of whole numbers t, x, y, p, or a polarity is neither 0 nor 1.
     """
     if not isinstance(recording, Events):
         names = recording.dtype.names or ()
@@ -547,15 +617,16 @@ def _as_events(recording: Events | np.ndarray) -> Events:
             raise UsageError(f"events: found the fields {', '.join(names)}; missing: {', '.join(missing)}")
         if recording.ndim != 1:
             raise UsageError(f"events: found an array of shape {list(recording.shape)}, expected [N]")
-        for name in "txyp":
-            column = recording[name]
-            with np.errstate(invalid="ignore"):  # NaN becomes another number
-                wrong = np.flatnonzero(column.astype(EVENT[name]) != column)
-            if len(wrong):
-                expected = {"t": "whole µs", "p": "0 or 1"}.get(name, "a whole number from 0 to 32767")
-                raise UsageError(
-                    f"events: event {wrong[0]} of {len(column)}: {name} is {column[wrong[0]]}, expected {expected}"
-                )
+    for name in "txyp":
+        column = recording[name]
+        with np.errstate(invalid="ignore"):  # NaN becomes another number
+            is_wrong = column.astype(EVENT[name]) != column
+        if name == "p":
+            is_wrong |= column > 1
+        if is_wrong.any():
+            first = int(is_wrong.argmax())
+            expected = {"t": "whole µs", "p": "0 or 1"}.get(name, "a whole number from 0 to 32767")
+            raise UsageError(f"events: event {first} of {len(column)}: {name} is {column[first]}, expected {expected}")
     return Events.sorted_from(*(recording[name] for name in "txyp"))
 
 
@@ -607,10 +678,16 @@ def _decode_file(path: Path, framing: Framing | None) -> Events:
         decoded = decode_recording(framing, content, str(path))
     else:
         decoded = decode_any(content, where=str(path), invalid="drop")
-    remarks = list(decoded.remarks)
-    if framing is not None:
-        inside = keep_inside(framing, decoded.events)
-        remarks += remarks_on_share(len(inside), len(decoded.events) + decoded.dropped)
-    for note in describe_remarks((str(path), remark) for remark in remarks):
-        _log.warning(note)
+    outside = () if framing is None else _remarks_on_outside(framing, decoded.events, decoded.dropped)
+    _warn(str(path), (*decoded.remarks, *outside))
     return decoded.events
+
+
+def _remarks_on_outside(framing: Framing, events: Events, dropped: int = 0) -> Iterator[Remark]:
+    """Yields a remark if many events are not framed, as they are outside the sensor or were ``dropped`` before."""
+    return remarks_on_share(len(keep_inside(framing, events)), len(events) + dropped)
+
+
+def _warn(where: str, remarks: Iterable[Remark]) -> None:
+    for note in describe_remarks((where, remark) for remark in remarks):
+        _log.warning(note)

@@ -2,6 +2,7 @@
 
 import math
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from PIL import Image
 from tiny_training import CPU, ArraySamples
 from untrained import SHAPE, event_spec, image_spec, make_model
 
-from plifctl.data.events import EVENT
+from plifctl.data.events import EVENT, Events
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline import predict as predict_module
 from plifctl.pipeline.predict import Model
@@ -115,9 +116,11 @@ class TestPrediction:
             events = draw_events()
             events["x"][: int(share * len(events))] += WIDTH
             np.save(tmp_path / "recording.npy", events)
-            caplog.clear()
-            model.predict(tmp_path / "recording.npy")
-            assert caplog.text.count("more than a tenth left out") == expected
+            for recording in (tmp_path / "recording.npy", events, Events.of(events)):
+                for use in (model.predict, lambda given: list(model.predict_windows(given, 60.0))):
+                    caplog.clear()
+                    use(recording)
+                    assert caplog.text.count("more than a tenth left out: 240 events, up to 60 %") == expected
 
     def test_input_of_another_shape_is_refused(self, model: Model) -> None:
         x = model.to_input(draw_events())
@@ -143,6 +146,54 @@ class TestPrediction:
         for t, rates in enumerate(expected):
             votes, state = model.step(frames[:, t], state)
             np.testing.assert_allclose(votes[0].detach(), rates)
+
+    @pytest.mark.parametrize("dtype", ["u1", "i8", "f4"])
+    def test_polarity_other_than_0_and_1_is_refused(self, model: Model, dtype: str) -> None:
+        events = draw_events().astype([("t", "i8"), ("x", "i2"), ("y", "i2"), ("p", dtype)])
+        events["p"][7] = 2
+        columns = Events(*(events[name] for name in "txyp"))
+        for given in (events, columns):
+            with pytest.raises(UsageError, match=r"event 7 of 400: p is 2(\.0)?, expected 0 or 1"):
+                model.predict(given)
+
+    def test_module_has_the_precision_of_the_training(self, tmp_path: Path) -> None:
+        model = make_model(event_spec(tmp_path, "train.precision=bf16"))
+        several = [draw_events(seed=seed) for seed in range(20)]
+        frames = torch.stack([model.to_input(events) for events in several])
+        expected = torch.stack([torch.from_numpy(one.rates) for one in model.predict(several)], 1)
+        single = model.network(frames)
+        assert not torch.equal(single, expected)
+        votes, state, steps = model(frames), None, []
+        for frame in frames.unbind(1):
+            rates, state = model.step(frame, state)
+            steps.append(rates)
+        assert votes.dtype == torch.float32
+        assert torch.equal(votes, expected)
+        assert torch.equal(torch.stack(steps), expected)
+        with torch.autocast("cpu", torch.float16):  # as its user asks for
+            assert torch.equal(model(frames), model.network(frames))
+        model.double()
+        assert torch.equal(model(frames), model.network(frames.double()))
+
+    def test_precision_that_the_user_asks_for_is_left_alone(self, model: Model) -> None:
+        frames = torch.stack([model.to_input(draw_events(seed=seed)) for seed in range(20)])
+        exact = model(frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            votes = model(frames)
+            assert torch.equal(votes, model.network(frames))
+            assert torch.equal(model.step(frames[:, 0])[0], votes[0])
+        assert not torch.equal(votes, exact)
+
+    def test_input_is_moved_to_the_device_of_the_weights(self, model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Model, "_precision", lambda *_: nullcontext())  # the device meta has no autocast
+        frames = torch.from_numpy(count(draw_events()))[None]
+        _, on_cpu = model.step(frames[:, 0])
+        model.to("meta")
+        assert model(frames).device.type == "meta"
+        votes, state = model.step(frames[:, 0])
+        assert votes.device.type == state["sn0"].device.type == "meta"
+        with pytest.raises(UsageError, match=r"state of sn0 is float32 \[1, 40\] on cpu, expected .* on meta"):
+            model.step(frames[:, 1], on_cpu)
 
     def test_model_in_half_precision_on_a_cpu_is_refused(self, model: Model) -> None:
         for dtype in (torch.float16, torch.bfloat16):
@@ -215,6 +266,31 @@ class TestWindows:
         events["t"][50:] += 2_000_000
         found = list(model.predict_windows(events, 1.0))
         assert [one.prediction is None for one in found] == [False, True, False]
+
+    def test_time_that_is_wrong_is_named_where_it_makes_windows_without_end(self, model: Model) -> None:
+        events = draw_events()
+        events["t"][0] = 0
+        events["t"][1:] += 1_700_000_000_000_000
+        wrong = r"events: 1,700,000,0\d\d windows of 400 events: event 1 \(from 0\) is 1,700,000,0\d\d s later than"
+        with pytest.raises(UsageError, match=wrong):
+            next(model.predict_windows(events, 1.0))
+        short = draw_events(2)
+        short["t"] = (0, 5_000_000)
+        assert len(list(model.predict_windows(short, 60.0, 1e-6))) == 1  # a window that has all of it
+
+    @pytest.mark.parametrize(
+        ("window", "stride", "last"), [(10, 10, 99), (50, 10, 139), (10, 30, 299)], ids=["joined", "overlap", "gaps"]
+    )
+    def test_windows_are_counted_as_they_are_yielded(
+        self, model: Model, monkeypatch: pytest.MonkeyPatch, window: int, stride: int, last: int
+    ) -> None:
+        monkeypatch.setattr(predict_module, "MAX_EMPTY_WINDOWS", 10)
+        events = draw_events(2)
+        events["t"] = (0, last)
+        assert len(list(model.window_inputs(events, window, stride))) == 10
+        events["t"] = (0, last + 1)
+        with pytest.raises(UsageError, match="11 windows of 2 events"):
+            list(model.window_inputs(events, window, stride))
 
     def test_windows_are_decoded_once_and_framed_as_they_are_taken(
         self, model: Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -318,8 +394,40 @@ class TestStep:
 
     def test_step_with_the_state_of_another_batch_is_refused(self, model: Model) -> None:
         _, state = model.step(torch.zeros(3, *SHAPE))
-        with pytest.raises(UsageError, match="state of sn0 is of 3 samples on cpu, the frame of 2 samples on cpu"):
+        with pytest.raises(
+            UsageError, match=r"state of sn0 is float32 \[3, 40\] on cpu, expected float32 \[2, 40\] on cpu"
+        ):
             model.step(torch.zeros(2, *SHAPE), state)
+
+    @pytest.mark.parametrize(
+        ("change", "found"),
+        [
+            (lambda v: v[:, :1], r"float32 \[2, 1\] on cpu"),
+            (lambda v: v[:, None], r"float32 \[2, 1, 40\] on cpu"),
+            (lambda v: v.double(), r"float64 \[2, 40\] on cpu"),
+            (lambda v: v.numpy(), "ndarray"),
+        ],
+        ids=["channels", "dimensions", "type", "array"],
+    )
+    def test_step_with_a_state_of_other_neurons_is_refused(self, model: Model, change: Any, found: str) -> None:
+        with torch.no_grad():
+            _, state = model.step(torch.zeros(2, *SHAPE))
+        state["sn0"] = change(state["sn0"])
+        with pytest.raises(UsageError, match=f"state of sn0 is {found}, expected float32") as refused:
+            model.step(torch.zeros(2, *SHAPE), state)
+        assert refused.value.hint.startswith("rates, state = model.step")
+
+    def test_step_in_training_mode_is_refused(self, model: Model) -> None:
+        with pytest.raises(UsageError, match="step: the network is in training mode") as refused:
+            model.train().step(torch.zeros(1, *SHAPE))
+        assert refused.value.hint == "model.eval()"
+
+    @pytest.mark.parametrize("number", [math.nan, math.inf])
+    def test_step_of_numbers_that_are_not_finite_is_refused(self, model: Model, number: float) -> None:
+        frame = torch.zeros(1, *SHAPE)
+        frame[0, 1, 2, 3] = number
+        with pytest.raises(UsageError, match="step: found numbers that are not finite"):
+            model.step(frame)
 
     def test_step_with_another_state_is_refused(self, model: Model) -> None:
         returned: Any = model.step(torch.zeros(1, *SHAPE))
