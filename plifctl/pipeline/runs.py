@@ -375,14 +375,15 @@ def _tau(curve: Curve) -> list[dict[int, float | None]]:
 
 def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     """The settings in which runs differ, data and machine included, with the value in each run."""
-    trained_here = all(curve.spec is not None and curve.folder is not None for curve in curves)
+    others = any(curve.folder is None for curve in curves)  # what is known of those is compared with the same of all
     settings = []
     for curve in curves:
         known: dict[str, Any] = {
             name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
         }
         known["train.seed"] = curve.seed
-        settings.append(known | (_own_settings(curve) if trained_here else _recorded_settings(curve)))
+        known |= _recorded_settings(curve) if others else {}
+        settings.append(known | (_own_settings(curve) if curve.folder is not None else {}))
     keys = {key: None for setting in settings for key in setting if key != "name"}
     values = {key: [setting.get(key) for setting in settings] for key in keys}
     # an unknown value is not a difference
