@@ -50,8 +50,8 @@ def prepare_caches(
             cache = _build(waiting[0], options, progress) if waiting else cache_of(group[0], options.cache_dir)
         except (PlifctlError, OSError) as error:
             if waiting:
-                hint = f"; {error.hint}" if isinstance(error, PlifctlError) and error.hint else ""
-                _log.warning("%s: %s%s", group[0].spec.dataset.name, error, hint)
+                remedy = error.hint.splitlines() if isinstance(error, PlifctlError) else []
+                _log.warning("%s: %s", group[0].spec.dataset.name, "; ".join([str(error), *remedy]))
             missing |= {member.name: str(error) for member in waiting}
         else:
             _warn_of_other_data([m.name for m in group if states[m.name] == "finished"], cache, options)

@@ -49,7 +49,7 @@ def test_sweep_that_cannot_be_is_refused_and_writes_nothing(plifctl: Plifctl, pl
         ("demo", "--set", "neurn.tau_0=2,4"): "unknown key neurn.tau_0",
         ("demo", "--seeds", "one"): "--seeds one",
         ("demo", "--seeds", "3-1"): "--seeds 3-1",
-        ("demo", "--protocol", "C"): "unknown protocol 'C'",
+        ("demo", "--protocol", "D"): "unknown protocol 'D'",
         ("demo", "--name", "../x"): "not a valid name",
         ("demo", "--time", "1h"): "--time is an option of slurm",
         ("demo", "--engine", "slurm"): "SLURM needs a time limit",

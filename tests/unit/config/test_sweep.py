@@ -73,7 +73,7 @@ def test_split_overrides_without_a_value_is_refused(text: str) -> None:
         ({"grid": {"T": ()}}, "at least 1 item"),
         ({"seeds": (-1,)}, "greater than or equal to 0"),
         ({"folds": 1}, "greater than or equal to 2"),
-        ({"protocols": ("C",)}, "'A' or 'B'"),
+        ({"protocols": ("D",)}, "'A', 'B' or 'C'"),
         ({"experiment": ("demo",)}, "not permitted"),
     ],
 )

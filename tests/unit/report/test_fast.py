@@ -263,7 +263,7 @@ def test_draw_fast_of_one_run_that_is_compared_with_nothing_has_a_labelled_axis(
 
 
 def test_draw_fast_names_the_samples_that_protocol_c_is_trained_on() -> None:
-    (label, _) = [text.get_text().replace("\n", " ") for text in draw(made("fast", "C", (0.9,))).legends[0].get_texts()]
+    (label,) = [text.get_text().replace("\n", " ") for text in draw(made("fast", "C", (0.9,))).legends[0].get_texts()]
     assert label == "fast, protocol C: test accuracy of the last epoch, trained on all but the test samples"
 
 
