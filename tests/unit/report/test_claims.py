@@ -215,11 +215,14 @@ def test_a_margin_is_compared_with_an_interval_for_the_size_of_the_difference(tm
 @pytest.mark.parametrize(
     ("plif", "lif", "outcome"),
     [
-        ([1], [2], "yes"),
-        ([3], [4], "open"),  # one seed: less than half as many again
-        ([3], [2], "no"),
+        ([2], [4], "yes"),
+        ([3], [1], "no"),
+        ([1], [2], "open"),  # one seed: a difference of one epoch is the least there can be
+        ([2], [1], "open"),
+        ([5], [7], "open"),  # less than half as many again
         ([1, 2, 1], [3, 4, 3], "yes"),  # all differ by two: no interval, and more than half as many again
         ([3, 3], [4, 4], "open"),  # as with one seed
+        ([1, 1], [2, 2], "open"),
         ([1, 2, 3], [2, 2, 2], "open"),
         ([3, 4, 4], [1, 1, 2], "no"),
     ],
@@ -229,7 +232,7 @@ def test_plif_learns_faster_by_a_factor_with_one_seed_else_by_the_interval(
 ) -> None:
     def reaching(variant: str, epochs: list[int]) -> list[ResultRecord]:
         return [
-            run(variant, (0.5,) * (epoch - 1) + (0.9,) * (6 - epoch), seed)
+            run(variant, (0.5,) * (epoch - 1) + (0.9,) * (8 - epoch), seed)
             for seed, epoch in enumerate(epochs, start=1)
         ]
 
