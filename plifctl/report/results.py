@@ -2,7 +2,7 @@
 
 A number says what it is: ``91.34 @4 subset`` is the mean over runs of 4 epochs on a part of the data. A difference is
 taken only against the same number of epochs: against the reported number after all epochs of the experiment, before
-that against the best of the same first epochs of the authors' run.
+that, with recipe ``authors``, against the best of the same first epochs of the authors' run.
 """
 
 from __future__ import annotations
@@ -350,9 +350,11 @@ class Results:
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
-        note = self._note(records, planned, compared if first.epochs != planned and epoch is None else None)
+        is_of_run = epoch is None and measure != "T"
+        authors = compared if first.epochs != planned and is_of_run else None
+        note = self._note(records, planned, authors, is_of_run=is_of_run)
         mark = self.mark(note)
-        shown_epochs = first.epochs if epoch is None and measure != "T" else None
+        shown_epochs = first.epochs if is_of_run else None
         validated = self._validated(first) if measure == "accuracy A" else ()
         return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags, validated=validated)
 
@@ -377,9 +379,12 @@ class Results:
     ) -> float | None:
         """Returns what a number is compared with: of the same number of epochs; None if there is nothing."""
         authors_log = record.origin == "imported"  # the reported number is its maximum, also where its end is missing
-        if epoch is not None or record.epochs == planned or (authors_log and self._epochs is None):
-            return float(reported) if _is_number(reported) else None
+        is_whole = record.epochs == planned or (authors_log and self._epochs is None)
         authors = self._authors.get(record.experiment)
+        if authors is not None and record.recipe != "authors" and (epoch is not None or not is_whole):
+            return None  # an epoch of another recipe is another training: it has another loss, or other samples
+        if epoch is not None or is_whole:
+            return float(reported) if _is_number(reported) else None
         if authors is None or authors_log or measure != "accuracy A":
             return None
         known = [value for tested, value in authors.tests.items() if tested <= record.epochs]
@@ -397,11 +402,22 @@ class Results:
         fold = () if record.fold is None else (f"fold {record.fold.number}",)
         return (*fold, *flags_of(record, bool(self.changes(record))))
 
-    def _note(self, found: Sequence[ResultRecord], planned: int | None, authors: float | None) -> str:
+    def _note(
+        self, found: Sequence[ResultRecord], planned: int | None, authors: float | None, *, is_of_run: bool
+    ) -> str:
+        """Returns the note on a number.
+
+        Args:
+            found: The runs behind it.
+            planned: Number of epochs of the experiment; None: unknown.
+            authors: The accuracy of the authors' first epochs that it is compared with; None: it is not.
+            is_of_run: Whether it is the accuracy of a whole run, and not of one epoch, T or τ.
+        """
         first = found[0]
+        measure, best = f" ({MEASURES[first.protocol]})", f", best epoch {first.best_epoch}"
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
-            f"{first.experiment}: protocol {first.protocol} ({MEASURES[first.protocol]})",
+            f"{first.experiment}: protocol {first.protocol}{measure if is_of_run else ''}",
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
@@ -412,7 +428,7 @@ class Results:
             parts.append(f"Δ to {authors:.2f}, {same} of the authors' run")
         if first.origin == "imported":
             logged = _count_epochs(len(first.tests))
-            parts.append(f"the authors' log, {logged} logged, best epoch {first.best_epoch}")
+            parts.append(f"the authors' log, {logged} logged{best if is_of_run else ''}")
         if note := SOURCE_WORDS[SOURCES[first.origin]].note:
             parts.append(note)
         if any(record.stopped_early for record in found):

@@ -88,6 +88,17 @@ def test_difference_of_fewer_epochs_is_to_the_best_of_the_authors_same_epochs() 
     assert "Δ to 88.00, the first epoch of the authors' run" in found.notes["a"]
 
 
+@pytest.mark.parametrize("recipe", ["paper", "fast"])
+def test_difference_of_fewer_epochs_of_another_recipe_than_the_authors_is_none(recipe: str) -> None:
+    other, log = run(0.90, 0.9134, recipe=recipe), authors(0.88, 0.91, 0.9438)
+    ((shown, difference),) = cell(table("4", other, log))
+    assert (shown.split(" fast")[0], difference) == ("91.34 @2", None)
+    assert "Δ" not in table("4", other, log).notes["a"]
+    assert [difference for _, difference in cell(table("early", other, log), ("PLIF (τ₀ = 2), 1", "accuracy"))] == [None]
+    whole = run(0.94, recipe="paper", epochs=1024)
+    assert cell(table("4", whole, log)) == [("94.00", -0.38)]  # the paper reports it of its own recipe
+
+
 @pytest.mark.parametrize(
     "log",
     [(0.88, None, 0.93), (0.88,), (None, 0.91)],
@@ -138,6 +149,17 @@ def test_difference_of_a_mean_over_seeds_is_that_of_the_mean() -> None:
 def test_difference_in_time_steps_is_none_and_t_has_no_epochs() -> None:
     (entry,) = [entry for entry in table("3", run(0.9, 0.91)).entries if entry.numbers]
     assert (entry.numbers[0].shown, entry.numbers[0].difference) == ("8", None)
+
+
+@pytest.mark.parametrize("name", ["early", "3"])
+@pytest.mark.parametrize("source", ["mine", "authors"])
+def test_note_on_a_number_of_one_epoch_or_on_t_names_no_measure_of_the_whole_run(name: str, source: Any) -> None:
+    notes = table(name, run(0.89, 0.91), authors(0.89, 0.91), source=source).notes
+    assert {note.split(";")[0] for note in notes.values()} == {"fashion-mnist-plif: protocol A"}
+    assert not any("best epoch" in note for note in notes.values())
+    whole = table("4", run(0.89, 0.91), authors(0.89, 0.91), source=source).notes["a"]
+    assert whole.startswith("fashion-mnist-plif: protocol A (maximum over test epochs); ")
+    assert ("best epoch 1" in whole) == (source == "authors")
 
 
 # ------------------------------------------------------------------------------------------------ --epochs
