@@ -21,7 +21,7 @@ from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.labels import versions_text
 from plifctl.report.render import MEASURES
-from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
+from plifctl.report.table import Number, flags_of, left_out_as_modified, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
@@ -289,10 +289,9 @@ class Results:
         Runs that are longer than planned come after those of the planned length, with which numbers are compared.
         """
         first, data = group.first, group.first.data
-        complete = data is None or data.complete
         within_plan = min(first.epochs, self._planned(first) or first.epochs)
         epochs = within_plan, first.epochs == within_plan, first.epochs
-        return not self.changes(first), first.fold is None, complete, *epochs, data.train if data else 0
+        return not self.changes(first), first.fold is None, not first.is_subset, *epochs, data.train if data else 0
 
     def _grouped(self, records: Sequence[ResultRecord]) -> list[Group]:
         """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""
@@ -325,7 +324,7 @@ class Results:
         """Returns a record, cut to the epochs that count; None if it is left out."""
         changes = self.changes(record)
         if changes and not self._include_modified:
-            self._left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts such runs"
+            self._left_out[record.run] = left_out_as_modified(changes)
             return None
         if self._epochs is None or record.epochs <= self._epochs:
             return record
@@ -355,8 +354,9 @@ class Results:
         note = self._note(records, planned, authors, is_of_run=is_of_run)
         mark = self.mark(note)
         shown_epochs = first.epochs if is_of_run else None
+        facts = (text, mean, difference, records, mark, note, shown_epochs, planned, flags)
         validated = self._validated(first) if measure == "accuracy A" else ()
-        return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags, validated=validated)
+        return Number(*facts, validated=validated, measure=MEASURES[first.protocol] if is_of_run else "")
 
     def _validated(self, record: ResultRecord) -> tuple[ResultRecord, ...]:
         """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""
@@ -437,7 +437,7 @@ class Results:
         parts += _version_notes(found)
         if first.fold is not None:
             parts.append(f"{first.fold.text} ONLY: the table {RUNS_TABLE} has the mean of folds")
-        if (data := first.data) is not None and not data.complete:
+        if (data := first.data) is not None and first.is_subset:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
         if data is not None and data.without_events:
             parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plifctl.config.choices import Protocol
+from plifctl.errors import list_names
 from plifctl.report import render
 from plifctl.report.labels import versions_text
 from plifctl.runs import ResultRecord
@@ -31,6 +32,7 @@ class Number:
         flags: What forbids to compare it: ``subset``, ``modified``, ``fast`` (another training).
         decimals: Decimals of the value in CSV and JSON.
         validated: Of an accuracy of protocol A: the records of the same training in protocol B.
+        measure: What it is, of the result of whole runs; empty of other numbers.
     """
 
     text: str
@@ -44,6 +46,7 @@ class Number:
     flags: tuple[str, ...] = ()
     decimals: int = 4
     validated: tuple[ResultRecord, ...] = ()
+    measure: str = ""
 
     @property
     def shown(self) -> str:
@@ -78,6 +81,23 @@ def name_other_versions(record: ResultRecord) -> str:
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
     """Returns what forbids to compare a run with the runs of its experiment, a word each."""
     return (*(("subset",) if record.is_subset else ()), *(("modified",) if modified else ()))
+
+
+def left_out_as_modified(changes: Sequence[str]) -> str:
+    """Returns why a run with changes to its experiment is left out."""
+    return f"modified ({', '.join(changes)}): --include-modified counts such runs"
+
+
+def describe_left_out(left_out: Mapping[str, str]) -> list[str]:
+    """Returns the warnings of a table on the runs that it leaves out.
+
+    Args:
+        left_out: Why a run is left out, by its name; those with the same reason, as of a sweep, share a warning.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for run, reason in sorted(left_out.items()):
+        by_reason.setdefault(reason, []).append(run)
+    return [f"left out: {list_names(runs)}: {reason}" for reason, runs in by_reason.items()]
 
 
 def name_runs(records: Sequence[ResultRecord]) -> str:

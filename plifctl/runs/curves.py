@@ -12,7 +12,7 @@ from typing import Any
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import changed_values, is_modification, override_key
+from plifctl.config.overrides import changed_values, is_modification
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
@@ -159,7 +159,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
-        subset=record.is_subset or "train.subset" in map(override_key, record.overrides),
+        subset=record.is_subset,
         digest=record.digest,
         training_versions=record.training_versions,
         cache=None if record.data is None else record.data.cache,

@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Vali
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, Ties, TimeControl
 from plifctl.config.identity import current_word
-from plifctl.config.overrides import is_modification
+from plifctl.config.overrides import changed_values, is_modification
 from plifctl.config.problems import first_problem
 from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
@@ -196,8 +196,9 @@ class ResultRecord(Spec):
 
     @property
     def is_subset(self) -> bool:
-        """Whether it is known to have used a part of the samples only."""
-        return self.data is not None and not self.data.complete
+        """Whether it is known to have used a part of the samples only, by its cache or by ``train.subset``."""
+        part = changed_values(self.overrides).get("train.subset", 1)
+        return part != 1 or (self.data is not None and not self.data.complete)
 
     @property
     def environments(self) -> list[dict[str, Any]]:

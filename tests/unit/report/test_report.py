@@ -214,6 +214,10 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     found = build_selection_table([long, chosen, modified, once, imported()])
     values = {(e.row, e.column): e.numbers[0].value for e in found.entries}
     assert {row for row, _ in values} == {long.run, "b"} | {imported().run}
+    assert found.warnings == (
+        "left out: m: modified (train.lr=0.1): --include-modified counts such runs",
+        "left out: once: tested after one epoch only",
+    )
     last = [0.8] * 62 + [0.6]
     assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
     assert values[(long.run, "best − last")] == pytest.approx(30)

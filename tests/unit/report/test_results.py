@@ -94,7 +94,8 @@ def test_difference_of_fewer_epochs_of_another_recipe_than_the_authors_is_none(r
     ((shown, difference),) = cell(table("4", other, log))
     assert (shown.split(" fast")[0], difference) == ("91.34 @2", None)
     assert "Δ" not in table("4", other, log).notes["a"]
-    assert [difference for _, difference in cell(table("early", other, log), ("PLIF (τ₀ = 2), 1", "accuracy"))] == [None]
+    ((_, difference),) = cell(table("early", other, log), ("PLIF (τ₀ = 2), 1", "accuracy"))
+    assert difference is None
     whole = run(0.94, recipe="paper", epochs=1024)
     assert cell(table("4", whole, log)) == [("94.00", -0.38)]  # the paper reports it of its own recipe
 
@@ -418,6 +419,26 @@ def test_csv_mean_counts_the_last_64_epochs_not_the_last_64_tests() -> None:
     assert line["mean_last_64"] == "90.0"
     (line,) = lines(table("4", run(*tests[:64])))
     assert line["mean_last_64"] == ""  # it would be the mean from the first epoch on
+
+
+@pytest.mark.parametrize(("name", "column"), [("runs", "accuracy"), ("selection", "result"), ("4", PLACE[1])])
+def test_csv_of_a_run_names_its_measure_and_that_it_trained_on_a_part_of_the_samples(name: str, column: str) -> None:
+    part = run(0.90, 0.91, overrides=("train.subset=0.1",))
+    found = [line for line in lines(table(name, part, include_modified=True)) if line["column"] == column]
+    assert [(line["measure"], line["subset"], line["modified"]) for line in found] == [
+        ("maximum over test epochs", "True", "True")
+    ]
+    assert {line["measure"] for line in lines(table("selection", run(0.9, 0.91))) if line["column"] != "result"} == {""}
+
+
+def test_run_on_a_part_of_the_samples_is_a_subset_whether_its_cache_or_its_experiment_has_them() -> None:
+    part = ("train.subset=0.1",)
+    assert all(run(0.9, **changes).is_subset for changes in ({"data": SMALL}, {"overrides": part}))
+    assert run(0.9, overrides=part, data=None).is_subset
+    assert not any(run(0.9, overrides=changes).is_subset for changes in ((), ("train.subset=1.0",)))
+    found = table("4", run(0.9, overrides=part), include_modified=True)
+    assert cell(found) == [("90.00 @1 subset modified", None)]
+    assert "SUBSET: 60000 training and 10000 test samples" in found.notes["a"]
 
 
 def test_csv_of_a_number_of_one_epoch_has_no_measure_of_the_run() -> None:

@@ -159,6 +159,12 @@ def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
     assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
 
 
+def test_runs_table_of_runs_on_a_part_of_the_samples_says_so() -> None:
+    table = build_runs_table([record(0.5, overrides=("train.subset=0.1",))])
+    assert table.rows[0][-1] == "50.00 subset modified (1)"
+    assert "SUBSET; MODIFIED: train.subset=0.1" in table.notes["1"]
+
+
 def test_runs_table_imported_logs_are_left_out() -> None:
     assert build_runs_table([record(0.5, origin="imported")]).rows == []
 
