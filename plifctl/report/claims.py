@@ -175,7 +175,7 @@ def verdict(findings: Sequence[Finding]) -> str:
 
 
 def _shortcomings(known: Sequence[Finding]) -> list[str]:
-    """Returns what the evidence lacks: seeds, epochs, samples, the settings of the experiment."""
+    """Returns what the evidence lacks: seeds, epochs, samples, the settings of the experiment, today's plifctl."""
     found: list[str] = []
     if single := sum(finding.seeds == 1 for finding in known):
         found.append("one seed each" if single == len(known) else f"one seed in {single} of {len(known)} comparisons")
@@ -184,7 +184,7 @@ def _shortcomings(known: Sequence[Finding]) -> list[str]:
     if epochs:
         first = f"{epochs[0]} to {epochs[-1]} epochs" if len(epochs) > 1 else f"{epochs[0]} epochs"
         found.append(f"after the first {'epoch' if epochs == [1] else first}")
-    return found + sorted({flag for number in numbers for flag in number.flags})
+    return found + sorted({text for finding in known for text in finding.lacks})
 
 
 def _by_outcome(findings: Sequence[Finding]) -> Mapping[str, list[Finding]]:

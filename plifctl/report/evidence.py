@@ -20,7 +20,7 @@ from plifctl.report.results import Group, Results
 from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
-from plifctl.report.table import Number
+from plifctl.report.table import Number, name_other_versions
 from plifctl.runs import ControlResult, ResultRecord
 
 BREAKDOWN = 0.10
@@ -61,6 +61,7 @@ class Finding:
         number: The evidence; None: there is none.
         seeds: Number of seeds behind it.
         missing: Experiments of the pair without runs.
+        lacks: What forbids to compare the runs with others, beside seeds and epochs, a text each.
     """
 
     dataset: str
@@ -70,6 +71,7 @@ class Finding:
     number: Number | None = None
     seeds: int = 0
     missing: tuple[str, ...] = ()
+    lacks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -232,15 +234,8 @@ class Evidence:
         outcome: Outcome = outcomes.pop() if len(outcomes) == 1 else "open"
         for name, tests in (("reversed", _tests(group, "reversed")), ("no memory", _tests(group, None, "no-memory"))):
             text += f", {name} {format_points(fmean(one.difference for one in tests))}" if tests else ""
-        number = replace(
-            self._results.accuracy(group),  # for its epochs and flags
-            text=text,
-            value=100 * found.value,
-            records=(),
-            mark="",
-            note=f"runs {', '.join(record.run for record in group.records)}",
-        )
-        return Finding(dataset, "", settings, outcome, number, len(group.records))
+        number = self._number([group], text, 100 * found.value)
+        return Finding(dataset, "", settings, outcome, number, len(group.records), lacks=self._lacks([group]))
 
     def _rows(self, *kinds: PairKind) -> PairRows:
         return PairRows(self._results, kinds, self.warnings)
@@ -253,7 +248,7 @@ class Evidence:
         value: float | None = None,
         beside: MatchedRuns | None = None,
     ) -> Finding:
-        """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
+        """Returns a finding, whose number has the notes on the runs behind it, and on those of a pair beside it."""
         pair, tau = runs.pair, ""
         if pair.kind == "neuron":
             tau = f"τ = {pair.taus[0]:g}"
@@ -264,13 +259,30 @@ class Evidence:
         if outcome is None:
             missing = tuple(name for group, name, _ in sides if not group.records)
             return Finding(pair.dataset, tau, runs.settings, missing=missing)
-        names = [record.run for group, _, _ in sides for record in group.records]
-        number = self._results.accuracy(runs.first)  # for its epochs and flags
-        flags = tuple(dict.fromkeys((*number.flags, *(flag for one in all_runs for flag in one.flags))))
-        number = replace(
-            number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
-        )
-        return Finding(pair.dataset, tau, runs.settings, outcome, number, min(len(one.by_seed) for one in all_runs))
+        groups = [group for group, _, _ in sides]
+        number, seeds = self._number(groups, text, value), min(len(one.by_seed) for one in all_runs)
+        return Finding(pair.dataset, tau, runs.settings, outcome, number, seeds, lacks=self._lacks(groups))
+
+    def _number(self, groups: Sequence[Group], text: str, value: float | None) -> Number:
+        """Returns a number of several groups, with the flags of all, and the note on each."""
+        known = [self._results.accuracy(group) for group in groups]
+        flags = dict.fromkeys(flag for number in known for flag in number.flags)
+        notes = dict.fromkeys(number.note for number in known)
+        note = " | ".join(notes)
+        return replace(known[0], text=text, value=value, records=(), mark="", note=note, flags=tuple(flags))
+
+    def _lacks(self, groups: Sequence[Group]) -> tuple[str, ...]:
+        """Returns what forbids to compare runs with others: their flags, changes, training versions and sources."""
+        found: list[str] = []
+        for group in groups:
+            flags = self._results.accuracy(group).flags
+            found += [flag for flag in flags if flag != "modified"]
+            for record in group.records:
+                changes = self._results.changes(record)
+                found += [f"modified: {', '.join(changes)}"] if changes else []
+                found += [versions] if (versions := name_other_versions(record)) else []
+                found += ["source not verified"] if record.data is not None and not record.data.verified else []
+        return tuple(dict.fromkeys(found))
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:
