@@ -13,14 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from plifctl.config.choices import PROTOCOLS, TauControl, TimeControl
+from plifctl.config.choices import PROTOCOLS, Protocol, TauControl, TimeControl
 from plifctl.report.convergence import mean_ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
-from plifctl.report.results import Group, Results
+from plifctl.report.results import Group, Results, shared_settings
 from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
-from plifctl.report.table import Number, name_other_versions
+from plifctl.report.table import Number, name_other_versions, name_runs
 from plifctl.runs import ControlResult, ResultRecord
 
 BREAKDOWN = 0.10
@@ -203,7 +203,7 @@ class Evidence:
                 (group, protocol)
                 for name in names
                 for protocol in PROTOCOLS
-                for group in self._results.groups(self._results.candidates(name, protocol, fits=self._has_shuffled))
+                for group in self._tested_groups(name, protocol)
             ]
             for group, protocol in tested:
                 first = group.first
@@ -213,11 +213,21 @@ class Evidence:
             if not tested:
                 yield Finding(dataset)
 
+    def _tested_groups(self, name: str, protocol: Protocol) -> list[Group]:
+        """Returns the runs that were tested with shuffled frames; warns of those of the same settings that were not."""
+        results = self._results
+        groups = results.groups(results.candidates(name, protocol, fits=self._has_shuffled))
+        counted = {shared_settings(group.first) for group in groups}
+        for group in results.candidates(name, protocol, fits=_has_no_shuffled) if groups else ():
+            if shared_settings(group.first) in counted:
+                command = ": plifctl eval RUN --controls" if group.first.origin == "trained" else ""
+                self.warnings.append(f"NOT COUNTED: {name_runs(group.records)}: not tested under controls{command}")
+        return groups
+
     def _has_shuffled(self, record: ResultRecord) -> bool:
         if record.control("shuffled") is not None:
             return True
-        stale = next((one for one in record.controls if one.time == "shuffled" and one.tau is None), None)
-        if stale is not None:
+        for stale in _shuffled_controls(record):
             self.warnings.append(f"controls of {record.run} not counted: {record.control_problem(stale)}")
         return False
 
@@ -283,6 +293,15 @@ class Evidence:
                 found += [versions] if (versions := name_other_versions(record)) else []
                 found += ["source not verified"] if record.data is not None and not record.data.verified else []
         return tuple(dict.fromkeys(found))
+
+
+def _shuffled_controls(record: ResultRecord) -> list[ControlResult]:
+    """Returns the tests with shuffled frames that a run keeps, also those that are not of its result."""
+    return [one for one in record.controls if one.time == "shuffled" and one.tau is None]
+
+
+def _has_no_shuffled(record: ResultRecord) -> bool:
+    return not _shuffled_controls(record)
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:

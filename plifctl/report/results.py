@@ -297,7 +297,7 @@ class Results:
         """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""
         found: dict[tuple[object, ...], dict[int, ResultRecord]] = {}
         for record in sorted(records, key=lambda record: record.finished, reverse=True):
-            found.setdefault((record.recipe, *_settings(record)), {}).setdefault(record.seed, record)
+            found.setdefault(shared_settings(record), {}).setdefault(record.seed, record)
         groups = [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in found.values()]
         return sorted(groups, key=self.rank, reverse=True)
 
@@ -306,7 +306,7 @@ class Results:
         best = chosen.first
         if self.rank(Group((record,))) > self.rank(chosen):
             return "the other experiment has no run that can be compared with it, or fewer seeds"
-        if _settings(record) == _settings(best):
+        if shared_settings(record) == shared_settings(best):
             return f"the other experiment has no run of seed {record.seed}"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
@@ -543,10 +543,10 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
     return of_layer[0] if of_layer else None
 
 
-def _settings(record: ResultRecord) -> tuple[object, ...]:
-    """Returns what runs with a common mean share."""
+def shared_settings(record: ResultRecord) -> tuple[object, ...]:
+    """Returns what runs of an experiment and protocol with a common mean share."""
     data = record.data and (record.data.cache, record.data.complete)
-    return record.training_versions, record.digest, record.epochs, data
+    return record.recipe, record.training_versions, record.digest, record.epochs, data
 
 
 def _version_notes(found: Sequence[ResultRecord]) -> list[str]:

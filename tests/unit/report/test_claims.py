@@ -351,6 +351,20 @@ def test_time_is_used_only_counts_tests_of_the_reported_epoch() -> None:
     assert "yes" in dict(findings(TIME, *stale, longer).values())  # a stale run is no reason to forget the other
 
 
+def test_time_is_used_names_the_runs_of_the_same_settings_that_were_not_tested() -> None:
+    tested, other = under_controls("gesture-plif", 300, 290), under_controls("gesture-plif", 1, 1, 1, 1, 1)
+    untested = [one.model_copy(update={"controls": ()}) for one in other[2:]]
+    of_other_settings = other[4].model_copy(update={"run": "longer", "controls": (), "epochs": 2})
+    found = table(*tested, *untested, of_other_settings)
+    assert found.rows[5][4].endswith("@1, 2 seeds")
+    names = "run-plif-3, run-plif-4, run-plif-5"
+    warnings = [warning for warning in found.warnings if warning.startswith("NOT COUNTED")]
+    assert warnings == [f"NOT COUNTED: runs {names}: not tested under controls: plifctl eval RUN --controls"]
+    shipped = [one.model_copy(update={"origin": "shipped"}) for one in (*tested, untested[0])]
+    assert "NOT COUNTED: run run-plif-3: not tested under controls" in table(*shipped, source="shipped").warnings
+    assert not any("NOT COUNTED" in warning for warning in table(*untested).warnings)  # nothing is counted
+
+
 def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     found = table(*under_controls("gesture-plif", 300), *under_controls("demo", 20, 20))
     assert found.rows[5][4] == (
