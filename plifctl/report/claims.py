@@ -216,5 +216,5 @@ def _entries(claim: Claim, heads: tuple[str, str], findings: Sequence[Finding], 
         for name, number in zip(("", ", outcome"), numbers, strict=False):
             yield Entry(claim.text, f"{column}{name}", "", (number,))
         for experiment in finding.missing:
-            yield Entry(claim.text, column, "", (), experiment, "A")
+            yield Entry(claim.text, column, "", (), experiment, "A", finding.beside)
     yield Entry(claim.text, heads[1], "", (Number(text, None),))

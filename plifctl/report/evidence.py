@@ -61,6 +61,7 @@ class Finding:
         number: The evidence; None: there is none.
         seeds: Number of seeds behind it.
         missing: Experiments of the pair without runs.
+        beside: The runs of the others, if some are missing.
         lacks: What forbids to compare the runs with others, beside seeds and epochs, a text each.
     """
 
@@ -71,6 +72,7 @@ class Finding:
     number: Number | None = None
     seeds: int = 0
     missing: tuple[str, ...] = ()
+    beside: tuple[ResultRecord, ...] = ()
     lacks: tuple[str, ...] = ()
 
     @property
@@ -268,7 +270,8 @@ class Evidence:
         sides = [side for one in all_runs for side in one.sides]
         if outcome is None:
             missing = tuple(name for group, name, _ in sides if not group.records)
-            return Finding(pair.dataset, tau, runs.settings, missing=missing)
+            known = tuple(record for one in all_runs for record in one.records)
+            return Finding(pair.dataset, tau, runs.settings, missing=missing, beside=known)
         groups = [group for group, _, _ in sides]
         number, seeds = self._number(groups, text, value), min(len(one.by_seed) for one in all_runs)
         return Finding(pair.dataset, tau, runs.settings, outcome, number, seeds, lacks=self._lacks(groups))

@@ -135,6 +135,7 @@ class Entry:
         numbers: Those from runs.
         experiment: The experiment whose accuracy it is; None of other numbers.
         protocol: The protocol that measures it.
+        beside: Of a comparison: the runs of all its sides. A run for an empty one needs their settings and seeds.
     """
 
     row: str
@@ -143,6 +144,7 @@ class Entry:
     numbers: tuple[Number, ...]
     experiment: str | None = None
     protocol: Protocol | None = None
+    beside: tuple[ResultRecord, ...] = ()
 
 
 @dataclass(frozen=True)
