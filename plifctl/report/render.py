@@ -223,7 +223,7 @@ def _describe_records(number: Number) -> dict[str, Any]:
     first = number.records[0]
     data = first.data
     found: dict[str, Any] = {
-        "measure": number.measure or None,
+        "measure": MEASURES[first.protocol] if number.is_result else None,
         "T": first.T,
         "epochs": first.epochs,
         "planned_epochs": number.planned,

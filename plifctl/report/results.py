@@ -349,14 +349,14 @@ class Results:
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
-        is_of_run = epoch is None and measure != "T"
-        authors = compared if first.epochs != planned and is_of_run else None
-        note = self._note(records, planned, authors, is_of_run=is_of_run)
+        is_result = epoch is None and measure != "T"
+        authors = compared if first.epochs != planned and is_result else None
+        note = self._note(records, planned, authors, is_result=is_result)
         mark = self.mark(note)
-        shown_epochs = first.epochs if is_of_run else None
+        shown_epochs = first.epochs if is_result else None
         facts = (text, mean, difference, records, mark, note, shown_epochs, planned, flags)
         validated = self._validated(first) if measure == "accuracy A" else ()
-        return Number(*facts, validated=validated, measure=MEASURES[first.protocol] if is_of_run else "")
+        return Number(*facts, validated=validated, is_result=is_result)
 
     def _validated(self, record: ResultRecord) -> tuple[ResultRecord, ...]:
         """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""
@@ -403,7 +403,7 @@ class Results:
         return (*fold, *flags_of(record, bool(self.changes(record))))
 
     def _note(
-        self, found: Sequence[ResultRecord], planned: int | None, authors: float | None, *, is_of_run: bool
+        self, found: Sequence[ResultRecord], planned: int | None, authors: float | None, *, is_result: bool
     ) -> str:
         """Returns the note on a number.
 
@@ -411,13 +411,13 @@ class Results:
             found: The runs behind it.
             planned: Number of epochs of the experiment; None: unknown.
             authors: The accuracy of the authors' first epochs that it is compared with; None: it is not.
-            is_of_run: Whether it is the accuracy of a whole run, and not of one epoch, T or τ.
+            is_result: Whether it is the accuracy of a whole run, and not of one epoch, T or τ.
         """
         first = found[0]
         measure, best = f" ({MEASURES[first.protocol]})", f", best epoch {first.best_epoch}"
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
-            f"{first.experiment}: protocol {first.protocol}{measure if is_of_run else ''}",
+            f"{first.experiment}: protocol {first.protocol}{measure if is_result else ''}",
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
@@ -428,7 +428,7 @@ class Results:
             parts.append(f"Δ to {authors:.2f}, {same} of the authors' run")
         if first.origin == "imported":
             logged = _count_epochs(len(first.tests))
-            parts.append(f"the authors' log, {logged} logged{best if is_of_run else ''}")
+            parts.append(f"the authors' log, {logged} logged{best if is_result else ''}")
         if note := SOURCE_WORDS[SOURCES[first.origin]].note:
             parts.append(note)
         if any(record.stopped_early for record in found):

@@ -12,7 +12,6 @@ from typing import Any
 from plifctl.config.choices import RUNS_TABLE, ResultSource
 from plifctl.config.overrides import override_key
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
-from plifctl.report.render import MEASURES
 from plifctl.report.results import ORIGINS, SOURCE_WORDS
 from plifctl.report.table import (
     Cell,
@@ -172,10 +171,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
-    flags, measure = flags_of(found[0], modified), MEASURES[found[0].protocol]
-    return Number(
-        mean_text(values), statistics.fmean(values), None, tuple(found), mark, note, flags=flags, measure=measure
-    )
+    flags, mean = flags_of(found[0], modified), statistics.fmean(values)
+    return Number(mean_text(values), mean, None, tuple(found), mark, note, flags=flags, is_result=True)
 
 
 def _samples(record: ResultRecord) -> str:

@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 from plifctl.config.choices import SELECTION_TABLE, Protocol, ResultOrigin
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
-from plifctl.report.render import MEASURES
 from plifctl.report.results import SOURCE_WORDS, SOURCES
 from plifctl.report.runs_table import Changes
 from plifctl.report.table import (
@@ -92,11 +91,11 @@ def build_selection_table(
 def _entries(
     record: ResultRecord, texts: Sequence[str], values: Sequence[float | None], flags: tuple[str, ...]
 ) -> Iterator[Entry]:
-    """Yields the numbers of a run for the long form; of its result, what it is by its protocol."""
+    """Yields the numbers of a run for the long form."""
     for column, text, value in zip(_COLUMNS[3:], texts, values, strict=True):
         if value is not None:
-            measure = MEASURES[record.protocol] if column == "result" else ""
-            yield Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags, measure=measure),))
+            number = Number(text, value, None, (record,), flags=flags, is_result=column == "result")
+            yield Entry(record.run, column, "", (number,))
 
 
 def _why_left_out(record: ResultRecord, changes: Sequence[str]) -> str:

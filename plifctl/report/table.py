@@ -32,7 +32,7 @@ class Number:
         flags: What forbids to compare it: ``subset``, ``modified``, ``fast`` (another training).
         decimals: Decimals of the value in CSV and JSON.
         validated: Of an accuracy of protocol A: the records of the same training in protocol B.
-        measure: What it is, of the result of whole runs; empty of other numbers.
+        is_result: Whether it is the result of runs, as their protocol defines it, and not one of their other numbers.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Number:
     flags: tuple[str, ...] = ()
     decimals: int = 4
     validated: tuple[ResultRecord, ...] = ()
-    measure: str = ""
+    is_result: bool = False
 
     @property
     def shown(self) -> str:
