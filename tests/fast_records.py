@@ -40,7 +40,7 @@ def fast(accuracy: float, seed: int = 1, **changes: Any) -> ResultRecord:
 def log(*tests: float | None, **changes: Any) -> ResultRecord:
     """Returns the authors' run, whose record knows neither data nor processor time."""
     known = tuple(0.0 if value is None else value for value in tests)
-    values = {"origin": "imported", "run": "authors-mnist-plif", "data": None, "digest": None, "environment": {}}
+    values = {"origin": "authors", "run": "authors-mnist-plif", "data": None, "digest": None, "environment": {}}
     return made("authors", "A", known, **(values | {"test_accuracy": tests, "cpu_seconds": ()} | changes))
 
 

@@ -167,7 +167,7 @@ class _FigureSource:
         if self.runs:
             lines = self._named_lines(compare=name != "S1")
             drawn = [line for line in lines if kind.shows(line)]
-            for line in drawn and [line for line in lines if line not in drawn and not line.imported]:
+            for line in drawn and [line for line in lines if line not in drawn and not line.of_authors]:
                 _log.warning("figure %s: left out, has no such values: %s", name, line.first.name)
         else:
             drawn = self._default_lines(kind)
@@ -179,7 +179,7 @@ class _FigureSource:
     def _named_lines(self, *, compare: bool) -> list[Line]:
         """The lines of named runs, and where ``compare`` those of the authors' of the same experiment and protocol."""
         wanted = {(curve.experiment, curve.protocol) for curve in self._named if curve.experiment is not None}
-        authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
+        authors = [c for c in self._curves("authors") if compare and (c.experiment, c.protocol) in wanted]
         found = {curve.identity: curve for curve in [*authors, *self._named]}
         return lines_of(found.values(), partial(registered_spec, self.registry))
 
@@ -190,7 +190,7 @@ class _FigureSource:
             curves = [curve for curve in self._curves(origin) if curve.experiment is not None and curve.protocol == "A"]
             return [line for line in lines_of(curves, partial(registered_spec, self.registry)) if kind.shows(line)]
 
-        lines = [line for line in of("imported") if not line.average_pooling] or _longest(of("trained"))
+        lines = [line for line in of("authors") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in PAPER_PANELS] or lines
 
     def _fast_results(self) -> list[FastResult]:

@@ -50,7 +50,8 @@ ACCURACIES: dict[Measure, Protocol] = {"accuracy A": "A", "accuracy B": "B", "ac
 ORIGINS: dict[ResultSource, ResultOrigin] = {
     "mine": "trained",
     "shipped": "shipped",
-    "authors": "imported",
+    "authors": "authors",
+    "imported": "imported",
     "added": "added",
 }
 """Origin of the records of each source."""
@@ -116,6 +117,16 @@ SOURCE_WORDS: dict[ResultSource, SourceWords] = {
         whose="the authors'",
         one="log",
     ),
+    "imported": SourceWords(
+        runs="Imported runs",
+        verdict="imported",
+        result="imported",
+        row="imported logs",
+        caption="Runs of other code, from their logs",
+        whose="the",
+        one="imported log",
+        prefix="imported, ",
+    ),
     "added": SourceWords(
         runs="Runs of others",
         verdict="others",
@@ -172,7 +183,7 @@ class Results:
         self.registry, self._epochs, self._include_modified = registry, epochs, include_modified
         self._records = [record for record in records if record.origin == ORIGINS[source]]
         self._authors = {
-            record.experiment: record for record in records if (record.origin, record.protocol) == ("imported", "A")
+            record.experiment: record for record in records if (record.origin, record.protocol) == ("authors", "A")
         }
         self._registered: dict[tuple[str, Recipe, Protocol, tuple[str, ...]], ExperimentSpec] = {}
         self.notes: dict[str, str] = {}
@@ -378,7 +389,7 @@ class Results:
         self, record: ResultRecord, planned: int | None, measure: Measure, reported: str, epoch: int | None
     ) -> float | None:
         """Returns what a number is compared with: of the same number of epochs; None if there is nothing."""
-        authors_log = record.origin == "imported"  # the reported number is its maximum, also where its end is missing
+        authors_log = record.origin == "authors"  # the reported number is its maximum, also where its end is missing
         is_whole = record.epochs == planned or (authors_log and self._epochs is None)
         authors = self._authors.get(record.experiment)
         if authors is not None and record.recipe != "authors" and (epoch is not None or not is_whole):
@@ -426,9 +437,9 @@ class Results:
         if authors is not None:
             same = f"the best of the first {first.epochs} epochs" if first.epochs > 1 else "the first epoch"
             parts.append(f"Δ to {authors:.2f}, {same} of the authors' run")
-        if first.origin == "imported":
-            logged = _count_epochs(len(first.tests))
-            parts.append(f"the authors' log, {logged} logged{best if is_result else ''}")
+        if first.origin in ("authors", "imported"):
+            log = "the authors' log" if first.origin == "authors" else "a log of other code"
+            parts.append(f"{log}, {_count_epochs(len(first.tests))} logged{best if is_result else ''}")
         if note := SOURCE_WORDS[SOURCES[first.origin]].note:
             parts.append(note)
         if any(record.stopped_early for record in found):

@@ -48,7 +48,7 @@ def build_selection_table(
     """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
     Args:
-        records: Result records of our runs and of imported ones; those tested less than twice are left out, and named.
+        records: Result records of the runs of all sources; those tested less than twice are left out, and named.
         include_modified: Use runs with overrides as well.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
         changes: Returns how the experiment of a run differs from that of its name.
@@ -113,7 +113,7 @@ def _why_left_out(record: ResultRecord, changes: Sequence[str]) -> str:
 
 
 def _run(record: ResultRecord) -> str:
-    if record.origin == "imported":
+    if record.origin == "authors":
         return "authors' log"
     subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0

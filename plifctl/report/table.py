@@ -67,7 +67,7 @@ def mean_text(values: Sequence[float], digits: int = 2) -> str:
 
 
 def other_versions(record: ResultRecord) -> list[str]:
-    """Returns a note on the training versions of a run that are not that of this plifctl; none of the authors' runs."""
+    """Returns a note on the training versions of a run that are not that of this plifctl; other code has none."""
     versions = name_other_versions(record)
     return [f"{versions}: version {TRAINING_VERSION}, that of today, gives other numbers"] if versions else []
 
@@ -75,7 +75,7 @@ def other_versions(record: ResultRecord) -> list[str]:
 def name_other_versions(record: ResultRecord) -> str:
     """Returns ``training version 1``: those of a run but that of this plifctl; empty if there are none."""
     others = [version for version in record.training_versions if version != TRAINING_VERSION]
-    return versions_text(others) if others and record.origin != "imported" else ""
+    return versions_text(others) if others and record.origin not in ("authors", "imported") else ""
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:

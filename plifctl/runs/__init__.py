@@ -64,7 +64,15 @@ from plifctl.runs.manifest import verify_run
 from plifctl.runs.predictions import Predictions
 from plifctl.runs.progress_file import StepProgress
 from plifctl.runs.recorder import RunRecorder
-from plifctl.runs.records import ResultRecord, RunData, StartedFrom, check_records, load_records, with_controls
+from plifctl.runs.records import (
+    ResultRecord,
+    RunData,
+    StartedFrom,
+    authors_records,
+    check_records,
+    load_records,
+    with_controls,
+)
 from plifctl.runs.spikes import SpikeRecording, load_spikes, save_spikes
 
 __all__ = [
@@ -81,6 +89,7 @@ __all__ = [
     "StartedFrom",
     "StepProgress",
     "add_run",
+    "authors_records",
     "best_row",
     "candidates",
     "check_records",

@@ -11,7 +11,7 @@ from plifctl.errors import UsageError
 from plifctl.pipeline import page
 from plifctl.pipeline.page import PageSource, write_report_page
 from plifctl.pipeline.report import build_table
-from plifctl.pipeline.runs import list_entries
+from plifctl.pipeline.runs import import_logs, list_entries
 from plifctl.runs import Predictions
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
@@ -45,6 +45,24 @@ def test_page_shows_the_result_that_the_list_of_runs_shows(tmp_path: Path, proto
     assert (run["result"]["of"], run["result"]["value"]) == expected
     assert (run["status"], run["epochs"], run["planned"]) == (entry.status, entry.epoch, entry.epochs)
     assert run["hours"] == pytest.approx(3 / 3600, abs=1e-4)
+
+
+def test_page_calls_only_the_authors_logs_theirs(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for name in ("MNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True", "resnet"):
+        text = "Wall time,Step,Value\n1,0,0.5\n2,1,0.6\n"
+        (tmp_path / "logs" / f"run-{name}-tag-test_accuracy.csv").write_text(text)
+    import_logs(tmp_path / "logs")
+    (tmp_path / "runs/imported-mnist-plif").rename(tmp_path / "runs/authors-mnist-plif")  # as earlier versions named it
+    runs = [run for run in PageSource().data()["runs"] if run["name"] in ("authors-mnist-plif", "imported-resnet")]
+    found = sorted((run["name"], run["whose"], run["status"], run["epochs"]) for run in runs)
+    assert found == [
+        ("authors-mnist-plif", "authors", "imported", 1024),
+        ("authors-mnist-plif", "imported", "imported", 2),
+        ("imported-resnet", "imported", "imported", 2),
+    ]
+    results = {run["whose"]: run["result"]["value"] for run in runs if run["name"] == "authors-mnist-plif"}
+    assert results == {"authors": pytest.approx(0.9972, abs=1e-4), "imported": 0.6}
 
 
 def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:

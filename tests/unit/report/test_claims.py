@@ -461,7 +461,7 @@ def test_verdict_and_evidence_say_what_forbids_to_compare_the_runs() -> None:
     assert table(controlled).rows[5][5].endswith("after the first epoch; source not verified; training version 1)")
 
 
-@pytest.mark.parametrize("source", ["mine", "shipped", "authors", "added"])
+@pytest.mark.parametrize("source", ["mine", "shipped", "authors", "imported", "added"])
 def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultRecord], source: Any) -> None:
     found = table(*authors, source=source)
     assert len(found.columns) == (4 if source == "authors" else 6)

@@ -170,7 +170,7 @@ def test_runs_table_imported_logs_are_left_out() -> None:
 
 
 def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
-    records = [record(0.5, origin="imported"), record(0.6, origin="imported", experiment="feet")]
+    records = [record(0.5, origin="authors"), record(0.6, origin="authors", experiment="feet")]
     table = build_runs_table(records, "authors", not_in_paper={"feet"})
     assert [row[0] for row in table.rows] == ["feet *", "hands"]
     assert "* not in the paper" in table.source
