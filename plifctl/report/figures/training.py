@@ -335,7 +335,9 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
             usual = _STYLES.get(place[1:]) if place not in taken else None
             found[labels[line]] = usual or next(others)
             taken.add(place)
-    shared = sum(count for count in Counter(found.values()).values() if count > 1)
+    # a line of ours has the style of the authors' line that it is drawn over
+    counts = Counter({labels[line]: (line.of_authors, found[labels[line]]) for line in lines}.values())
+    shared = sum(count for count in counts.values() if count > 1)
     if shared:
         _log.warning("%d lines share their colour and dashes with another one; name fewer runs", shared)
     return {line: found[labels[line]] for line in lines}

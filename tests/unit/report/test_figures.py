@@ -347,6 +347,15 @@ class TestSeeds:
         warned = ["6 lines share their colour and dashes with another one; name fewer runs"]
         assert caplog.messages == (warned if number == 24 else [])
 
+    @pytest.mark.parametrize("name", ["6", "7"])
+    def test_draw_of_a_run_in_the_style_of_the_authors_line_does_not_warn(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        axes = draw(name, curve("mnist-plif", [1, 2], origin="trained"), curve("mnist-plif", [1, 2])).axes[0]
+        assert len({(drawn.get_color(), str(drawn._unscaled_dash_pattern)) for drawn in axes.lines}) == 1
+        assert len(axes.lines) == 2
+        assert caplog.messages == []
+
 
 @pytest.mark.parametrize("panels", [1, 2, 5])
 def test_draw_accuracy_shows_its_whole_legend(panels: int) -> None:
