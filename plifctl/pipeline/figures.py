@@ -170,7 +170,8 @@ class _FigureSource:
                 text = "figure %s: left out, the same seed and settings as %s: %s"
                 _log.warning(text, name, longer.name, other.name)
             drawn = [line for line in lines if kind.shows(line)]
-            for line in drawn and [line for line in lines if line not in drawn and not line.of_authors]:
+            named = {curve.identity for curve in self._named}
+            for line in drawn and [one for one in lines if one not in drawn and one.first.identity in named]:
                 _log.warning("figure %s: left out, has no such values: %s", name, line.first.name)
         else:
             drawn = self._default_lines(kind)

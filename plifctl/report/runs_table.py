@@ -74,7 +74,8 @@ def build_runs_table(
     about = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
         "samples, so it is no error of the mean. A is the maximum over test epochs, B the test accuracy of the model "
-        "that validation selected. Compare rows of the same protocol, epochs and samples only."
+        "that validation selected. Compare rows of the same protocol, recipe, T, epochs, samples and training version "
+        "only."
     )
     used = [index for index in range(len(_COLUMNS)) if index != _CHANGES or any(row[index].text for row in rows)]
     return Table(

@@ -75,6 +75,15 @@ def test_draw_figures_names_a_run_that_is_left_out_for_a_longer_one_of_its_seed(
     assert caplog.messages == [text]
 
 
+def test_draw_figures_names_a_run_of_the_authors_without_values(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = ["authors-cifar10-plif", "authors-cifar10-lif"]
+    (figure,) = draw_figures(["7"], tmp_path / "a.svg", tmp_path / "runs", runs=names)
+    assert figure.runs == names[:1]
+    assert caplog.messages == ["figure 7: left out, has no such values: authors-cifar10-lif"]
+
+
 def test_draw_figure_of_one_training_names_the_runs_that_it_leaves_out(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

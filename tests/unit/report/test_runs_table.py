@@ -8,6 +8,8 @@ import pytest
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
 from plifctl.report import TableOptions, build_table
+from plifctl.report.page import build_page_data
+from plifctl.report.page.build import render_page
 from plifctl.report.results import Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
@@ -157,6 +159,12 @@ def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
     data = DATA.model_copy(update={"complete": False, "without_events": 3})
     table = build_runs_table([record(0.5, overrides=("neuron.tau_0=4.0",), data=data)])
     assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
+
+
+def test_runs_table_and_page_say_what_runs_must_share_to_be_compared() -> None:
+    shared = "of the same protocol, recipe, T, epochs, samples and training version only."
+    assert f"Compare rows {shared}" in build_runs_table([record(0.5)]).source
+    assert f"Compare runs {shared}" in render_page(build_page_data([], [], "0"))
 
 
 def test_runs_table_of_runs_on_a_part_of_the_samples_says_so() -> None:
