@@ -62,7 +62,7 @@ def make_runs(count: int, epochs: int, registry: Registry) -> Iterator[PageRun]:
         changes = [f"train.lr={0.001 * (1 + group // 100):g}"] if group >= 100 else []
         resolved = registry.experiment(name, recipe=recipe, overrides=changes).for_protocol(protocol)
         for seed in range(min(_SEEDS, count - group * _SEEDS)):
-            origin = "imported" if group < 8 and seed == 0 and recipe == "authors" else "trained"
+            origin = "authors" if group < 8 and seed == 0 and recipe == "authors" else "trained"
             yield _make_run(f"20260101T{group:06d}Z-{name}-{seed}", resolved, protocol, seed, epochs, origin, generator)
 
 

@@ -7,6 +7,7 @@ was read. plifctl/runs/authors.py describes the files that are written.
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,11 @@ def is_single(run: ImportedRun) -> bool:
     return bool((values.astype(np.float32) == values).all())
 
 
+def name_of(run: ImportedRun) -> str:
+    """Returns the name of the authors' run of an experiment."""
+    return f"authors-{run.settings['experiment']}{'-validated' if run.settings['protocol'] == 'B' else ''}"
+
+
 def column(run: ImportedRun, name: str) -> dict[int, str]:
     """Returns the values of a series by epoch, each with the fewest digits that determine it."""
     text = (lambda value: np.format_float_positional(np.float32(value))) if is_single(run) else repr
@@ -43,7 +49,8 @@ def write_authors(logs: Path, folder: Path) -> None:
     """Writes the runs whose experiments are in the registry."""
     experiments = Registry([REGISTRY]).experiments()
     found = [import_log(log, logs, tags={}, experiments=experiments) for log in find_logs(logs)]
-    runs = sorted((run for run in found if run.settings.get("experiment")), key=lambda run: run.name)
+    named = [replace(run, name=name_of(run)) for run in found if run.settings.get("experiment")]
+    runs = sorted(named, key=lambda run: run.name)
     tables: dict[str, dict[str, dict[int, str]]] = {"accuracy.csv": {}, "w.csv": {}}
     for run in runs:
         for name, tag in run.tags.items():

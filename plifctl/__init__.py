@@ -588,7 +588,7 @@ def table(
     Args:
         name: 1, 2, 3, 4, 5, S1, S2, or another table of the registry.
         source: Source of the results: ``mine``, the runs in the runs directory; ``shipped`` with plifctl; ``authors``;
-            or ``added``, runs of others.
+            ``imported`` from other logs; or ``added``, runs of others.
         include_modified: Use runs with overrides too; they are marked.
         epochs: Count only the first epochs of every run, those of the authors too; None: all.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.

@@ -33,7 +33,8 @@ def import_runs(
     """Import runs of other code from its logs.
 
     Reads TensorBoard's event files, or CSV files exported by TensorBoard. The authors' logs become runs of their
-    experiments, named authors-EXPERIMENT, and report --source authors makes the tables from them. Other logs need a
+    experiments, named authors-EXPERIMENT, and report --source authors makes the tables from them. Logs of other runs
+    of the authors' code are named imported-EXPERIMENT, and make those of report --source imported. Other logs need a
     scalar that is an accuracy by epoch; --tag test_accuracy=TAG names it. Importing the same logs again replaces the
     run; other logs of the same name need another one: --name. A log that cannot be imported does not stop the others;
     the exit code is then that of its error.

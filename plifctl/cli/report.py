@@ -110,7 +110,7 @@ SourceOption = Annotated[
         parser=_source,
         metavar="|".join(_SOURCES),
         autocompletion=lambda: [*_SOURCES],
-        help="Runs that fill the tables: your own, those shipped with plifctl, the authors', or added ones.",
+        help="Runs that fill the tables: your own, those shipped with plifctl, the authors', imported or added ones.",
     ),
 ]
 ModifiedOption = Annotated[

@@ -253,13 +253,13 @@ OTHER_FIGURES = ("start", "fast")
 """Figures besides those of the paper: the first training step at several time constants, and the accuracy of the recipe
 ``fast`` over processor time."""
 
-ResultOrigin = Literal["trained", "shipped", "imported", "added"]
-"""Origin of a result: trained here, shipped with a registry folder, imported from the logs of other code, or added,
-trained by somebody else."""
+ResultOrigin = Literal["trained", "shipped", "authors", "imported", "added"]
+"""Origin of a result: trained here, shipped with a registry folder, of the authors' logs that plifctl knows, imported
+from other logs, or added, trained by somebody else."""
 
-ResultSource = Literal["mine", "shipped", "authors", "added"]
-"""Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, or runs of
-somebody else that were added (``runs add``)."""
+ResultSource = Literal["mine", "shipped", "authors", "imported", "added"]
+"""Source of the results in tables: the user's own runs, records that come with plifctl, the authors' logs, other logs
+that were imported (``runs import``), or runs of somebody else that were added (``runs add``)."""
 
 TableFormat = Literal["table", "markdown", "csv", "latex"]
 """Formats of tables on the command line; ``table`` is for reading in a terminal."""

@@ -206,7 +206,7 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
     if record is not None and record.overrides:
         found.append(f"Changed settings: `{'`, `'.join(record.overrides)}`.")
     if record is not None and record.data is not None:
-        if not record.data.complete:
+        if record.is_subset:
             found.append("Trained and tested on a part of the data set: not comparable with results on the whole.")
         if not record.data.verified:
             found.append("The raw files were not verified by the published checksums.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Literal
@@ -166,22 +166,40 @@ class _FigureSource:
             return [recorded], "", kind.draw(recording, self.channels)
         if self.runs:
             lines = self._named_lines(compare=name != "S1")
+            for other, longer in self._without_line(lines):
+                text = "figure %s: left out, the same seed and settings as %s: %s"
+                _log.warning(text, name, longer.name, other.name)
             drawn = [line for line in lines if kind.shows(line)]
-            for line in drawn and [line for line in lines if line not in drawn and not line.imported]:
+            named = {curve.identity for curve in self._named}
+            for line in drawn and [one for one in lines if one not in drawn and one.first.identity in named]:
                 _log.warning("figure %s: left out, has no such values: %s", name, line.first.name)
         else:
             drawn = self._default_lines(kind)
-        if name == "S1":  # one training
-            drawn = sorted(drawn, key=lambda line: -len(line.first.epochs))[:1]
+        if name == "S1":
+            drawn = self._one_training(drawn)
         figure = kind.draw(drawn, self.epochs)
         return [curve.name for line in drawn for curve in line.curves], describe_lines(drawn), figure
 
     def _named_lines(self, *, compare: bool) -> list[Line]:
         """The lines of named runs, and where ``compare`` those of the authors' of the same experiment and protocol."""
         wanted = {(curve.experiment, curve.protocol) for curve in self._named if curve.experiment is not None}
-        authors = [c for c in self._curves("imported") if compare and (c.experiment, c.protocol) in wanted]
+        authors = [c for c in self._curves("authors") if compare and (c.experiment, c.protocol) in wanted]
         found = {curve.identity: curve for curve in [*authors, *self._named]}
         return lines_of(found.values(), partial(registered_spec, self.registry))
+
+    def _one_training(self, lines: Sequence[Line]) -> list[Line]:
+        """Returns the longest line with its first seed, which Figure S1 shows; names the others of named runs."""
+        ordered = sorted(lines, key=lambda line: -len(line.first.epochs))
+        for curve in [curve for line in ordered for curve in line.curves][1:] if self.runs else ():
+            _log.warning("figure S1: left out, it shows one training: %s", curve.name)
+        return [replace(line, curves=line.curves[:1]) for line in ordered[:1]]
+
+    def _without_line(self, lines: Sequence[Line]) -> list[tuple[Curve, Curve]]:
+        """Returns the named curves that are in no line, each with the one of its seed that is."""
+        drawn = {curve.identity: curve for line in lines for curve in line.curves}
+        by_seed = {(curve.setting, curve.seed): curve for curve in drawn.values()}
+        others = [curve for curve in self._named if curve.identity not in drawn]
+        return [(curve, by_seed[curve.setting, curve.seed]) for curve in others]
 
     def _default_lines(self, kind: FigureKind) -> list[Line]:
         """The authors' lines, of the paper's pooling and data sets, else our longest of each experiment; protocol A."""
@@ -190,7 +208,7 @@ class _FigureSource:
             curves = [curve for curve in self._curves(origin) if curve.experiment is not None and curve.protocol == "A"]
             return [line for line in lines_of(curves, partial(registered_spec, self.registry)) if kind.shows(line)]
 
-        lines = [line for line in of("imported") if not line.average_pooling] or _longest(of("trained"))
+        lines = [line for line in of("authors") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in PAPER_PANELS] or lines
 
     def _fast_results(self) -> list[FastResult]:

@@ -1,20 +1,26 @@
-"""The runs that tables lack: the empty cells, the command that fills each, and how long it takes on this machine."""
+"""The runs that tables lack: the empty cells, the command that fills each, and how long it takes on this machine.
+
+A cell of a pair of experiments, one of which has runs, needs the recipe, seeds, epochs and changes of these.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from plifctl import paths
-from plifctl.config.choices import TRAINING_VERBS, Protocol
+from plifctl.config.choices import TRAINING_VERBS, Protocol, Recipe
 from plifctl.config.lookup import load_registry
-from plifctl.errors import UsageError, list_names
+from plifctl.config.registry import Registry
+from plifctl.errors import RegistryError, UsageError, list_names
 from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
 from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
+from plifctl.report.table import Entry, name_other_versions
 
 
 @dataclass(frozen=True)
@@ -24,14 +30,18 @@ class MissingRun:
     Attributes:
         experiment: Name of the experiment.
         protocol: A, B or C.
+        recipe: Its recipe.
+        seed: Its seed.
         cells: The cells, ``Table 4: PLIF (τ₀ = 2), CIFAR-10``.
         command: What to type.
-        epochs: Number of epochs that the experiment plans.
+        epochs: Number of epochs: those that the experiment plans, or that the runs have that it is compared with.
         seconds: Estimate of its time on this machine's CPU, from its products alone; None: its samples are not known.
     """
 
     experiment: str
     protocol: Protocol
+    recipe: Recipe
+    seed: int
     cells: tuple[str, ...]
     command: str
     epochs: int
@@ -40,6 +50,18 @@ class MissingRun:
     def to_json(self) -> dict[str, Any]:
         """Returns plain values."""
         return {**asdict(self), "cells": list(self.cells), "seconds": self.seconds and round(self.seconds)}
+
+
+@dataclass(frozen=True)
+class _Training:
+    """The settings of a training that a cell needs."""
+
+    experiment: str
+    protocol: Protocol
+    recipe: Recipe
+    seed: int
+    epochs: int
+    changes: tuple[str, ...]
 
 
 def find_missing(
@@ -55,31 +77,58 @@ def find_missing(
     Raises:
         UsageError: There is no such table, or it states no runs that it needs.
     """
-    cells: dict[tuple[str, Protocol], list[str]] = {}
-    tables = build_tables(names, runs_dir, options)
+    cells: dict[_Training, list[str]] = {}
+    tables, registry = build_tables(names, runs_dir, options), load_registry()
     if all(entry.experiment is None for table in tables for entry in table.entries):
         shown = list_names([f"table {table.name}" for table in tables])
         hint = "plifctl report --missing --table 4; claims, significance, speed and others have some"
         raise UsageError(f"--missing: no cell of {shown} waits for a certain run", hint=hint)
     for table in tables:
         for entry in table.entries:
-            if entry.experiment is not None and entry.protocol is not None and not entry.numbers:
-                place = f"Table {table.name}: {entry.row}, {entry.column}"
-                cells.setdefault((entry.experiment, entry.protocol), []).append(place)
+            for training in _trainings(entry, registry) if not entry.numbers else ():
+                cells.setdefault(training, []).append(f"Table {table.name}: {entry.row}, {entry.column}")
     if not cells:
         return []
     from plifctl.training.step_times import products_per_second  # imports torch
 
     speed = products_per_second()
     folder = folder_option("--runs-dir", runs_dir, paths.runs_dir())
-    return [_missing_run(name, protocol, tuple(places), speed, folder) for (name, protocol), places in cells.items()]
+    return [_missing_run(training, tuple(places), speed, folder, registry) for training, places in cells.items()]
+
+
+def _trainings(entry: Entry, registry: Registry) -> Iterator[_Training]:
+    """Yields what an empty cell needs: a training for each seed of the runs beside it.
+
+    If these are of an earlier training version, with which no new run can be compared, they are trained again, too.
+    """
+    if entry.experiment is None or entry.protocol is None:
+        return
+    stale = {record.experiment for record in entry.beside if name_other_versions(record)}
+    first = next(iter(entry.beside), None)
+    recipe, changes = ("paper", ()) if first is None else (first.recipe, first.modifications)
+    for name in (entry.experiment, *sorted(stale)):
+        try:
+            usual = registry.experiment(name, recipe=recipe, overrides=changes).spec.train
+        except (RegistryError, UsageError):  # the other experiment cannot be changed like this one
+            return
+        epochs = usual.epochs if first is None else first.epochs
+        for seed in sorted({record.seed for record in entry.beside} or {usual.seed}):
+            yield _Training(name, entry.protocol, recipe, seed, epochs, changes)
 
 
 def _missing_run(
-    name: str, protocol: Protocol, cells: tuple[str, ...], speed: float, folder: Sequence[str]
+    training: _Training, cells: tuple[str, ...], speed: float, folder: Sequence[str], registry: Registry
 ) -> MissingRun:
-    spec = load_registry().experiment(name).spec.for_protocol(protocol)
-    command = " ".join(["plifctl", TRAINING_VERBS[protocol], name, *folder])
+    name, protocol, recipe = training.experiment, training.protocol, training.recipe
+    usual = registry.experiment(name, recipe=recipe).spec.train
+    words = ["plifctl", TRAINING_VERBS[protocol], name]
+    words += ["--recipe", recipe] if recipe != "paper" else []
+    words += ["--epochs", str(training.epochs)] if training.epochs != usual.epochs else []
+    words += ["--seed", str(training.seed)] if training.seed != usual.seed else []
+    words += [f"--set {shlex.quote(text)}" for text in training.changes]
+    epochs = f"train.epochs={training.epochs}"
+    spec = registry.experiment(name, recipe=recipe, overrides=(*training.changes, epochs)).spec.for_protocol(protocol)
     samples = registry_samples(spec, protocol)
     seconds = None if samples is None else estimate_seconds(spec, samples[0], speed)
-    return MissingRun(name, protocol, cells, command, spec.train.epochs, seconds)
+    command = " ".join([*words, *folder])
+    return MissingRun(name, protocol, recipe, training.seed, cells, command, training.epochs, seconds)

@@ -126,17 +126,17 @@ class PageSource:
         records = load_records(self._runs_dir, self._registry.folders)
         self._tables = [build_table(name, records, self._registry, self._options, self._runs_dir) for name in _TABLES]
         others = [record for record in records if record.origin != "trained"]
-        by_name = {record.run: record for record in others}
+        by_name = {(record.origin, record.run): record for record in others}
         curves = load_other_curves(self._runs_dir, self._registry.folders, others)
-        self._others = [page_run(self._other_facts(curve, by_name.get(curve.name))) for curve in curves]
+        self._others = [page_run(self._other_facts(curve, by_name.get((curve.origin, curve.name)))) for curve in curves]
         self._results_state = state
 
     def _other_facts(self, curve: Curve, record: ResultRecord | None) -> RunFacts:
         """What is known of a run that was not trained here."""
         environment = {} if record is None else flatten(summarize_environment(record.environment))
-        spec = registered_spec(self._registry, curve)
+        spec, status = registered_spec(self._registry, curve), "imported" if curve.origin == "authors" else curve.origin
         accuracy = external_accuracy(curve, record)
-        return RunFacts(curve, curve.name, curve.origin, spec, accuracy, environment=environment)
+        return RunFacts(curve, curve.name, status, spec, accuracy, environment=environment)
 
     def _run(self, run: Run) -> PageRun:
         names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")

@@ -73,6 +73,7 @@ def _warn_of_empty_source(source: ResultSource, origins: set[ResultOrigin]) -> N
         "mine": "no finished runs; results that come with plifctl: --source shipped",
         "shipped": "no records in the folders results/ of the registry",
         "authors": "no logs of the authors in the registry",
+        "imported": "no logs of other code were imported: plifctl runs import DIR",
         "added": "no runs of others were added: plifctl runs add FOLDER",
     }
     _log.warning(hints[source])

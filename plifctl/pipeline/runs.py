@@ -26,6 +26,7 @@ from plifctl.runs import (
     ResultRecord,
     Run,
     add_run,
+    authors_records,
     best_row,
     candidates,
     check_removable,
@@ -548,12 +549,13 @@ def import_logs(
         RawDataError: There are no logs, or all are damaged.
     """
     damaged: list[DamagedFileError] = []
-    logs, experiments = find_logs(folder, damaged), load_registry().experiments()
+    logs, registry = find_logs(folder, damaged), load_registry()
+    experiments, authors = registry.experiments(), authors_records(registry.folders)
     result = ImportedLogs([], [*damaged])
     found: list[ImportedRun] = []
     for log in logs:
         with _collecting(result.errors):
-            found.append(import_log(log, folder, tags=tags or {}, experiments=experiments))
+            found.append(import_log(log, folder, tags=tags or {}, experiments=experiments, authors=authors))
     if name is not None and found:
         if (n := len(logs) + len(damaged)) > 1:
             raise UsageError(f"--name {name}: found {n} runs in {folder}", hint="name the folder of a single run")
@@ -564,9 +566,8 @@ def import_logs(
         raise UsageError(f"{folder}: several logs have the name {', '.join(duplicates)}", hint="import them one by one")
     for run in found:
         with _collecting(result.errors):
-            if not dry_run:
-                save_imported(run, runs_dir or paths.runs_dir())
-            result.runs.append(run)
+            saved = run.name if dry_run else save_imported(run, runs_dir or paths.runs_dir()).name
+            result.runs.append(replace(run, name=saved))
     if not result.runs:
         raise result.errors[0]
     return result

@@ -13,14 +13,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Literal
 
-from plifctl.config.choices import PROTOCOLS, TauControl, TimeControl
+from plifctl.config.choices import PROTOCOLS, Protocol, TauControl, TimeControl
 from plifctl.report.convergence import mean_ratio, tau_by_epoch
 from plifctl.report.pairs import MatchedRuns, PairKind, PairRows, cut_runs, find_problem
-from plifctl.report.results import Group, Results
+from plifctl.report.results import Group, Results, shared_settings
 from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
-from plifctl.report.table import Number
+from plifctl.report.table import Number, name_other_versions, name_runs
 from plifctl.runs import ControlResult, ResultRecord
 
 BREAKDOWN = 0.10
@@ -34,6 +34,9 @@ differences of 0.2 to 2.1 points in Table 5 similar; a test set of 10,000 sample
 
 FASTER = 1.5
 """With one seed: how many times the epochs of the other side the slower one needs at least."""
+
+FEWER_EPOCHS = 2
+"""With one seed: how many epochs more it needs at least. One is the smallest difference that there can be."""
 
 STARTS = (2.0, 16.0)
 """The two τ from which the paper starts networks. Experiments of one's own may have others."""
@@ -58,6 +61,8 @@ class Finding:
         number: The evidence; None: there is none.
         seeds: Number of seeds behind it.
         missing: Experiments of the pair without runs.
+        beside: The runs of the others, if some are missing.
+        lacks: What forbids to compare the runs with others, beside seeds and epochs, a text each.
     """
 
     dataset: str
@@ -67,6 +72,8 @@ class Finding:
     number: Number | None = None
     seeds: int = 0
     missing: tuple[str, ...] = ()
+    beside: tuple[ResultRecord, ...] = ()
+    lacks: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -198,7 +205,7 @@ class Evidence:
                 (group, protocol)
                 for name in names
                 for protocol in PROTOCOLS
-                for group in self._results.groups(self._results.candidates(name, protocol, fits=self._has_shuffled))
+                for group in self._tested_groups(name, protocol)
             ]
             for group, protocol in tested:
                 first = group.first
@@ -208,11 +215,21 @@ class Evidence:
             if not tested:
                 yield Finding(dataset)
 
+    def _tested_groups(self, name: str, protocol: Protocol) -> list[Group]:
+        """Returns the runs that were tested with shuffled frames; warns of those of the same settings that were not."""
+        results = self._results
+        groups = results.groups(results.candidates(name, protocol, fits=self._has_shuffled))
+        counted = {shared_settings(group.first) for group in groups}
+        for group in results.candidates(name, protocol, fits=_has_no_shuffled) if groups else ():
+            if shared_settings(group.first) in counted:
+                command = ": plifctl eval RUN --controls" if group.first.origin == "trained" else ""
+                self.warnings.append(f"NOT COUNTED: {name_runs(group.records)}: not tested under controls{command}")
+        return groups
+
     def _has_shuffled(self, record: ResultRecord) -> bool:
         if record.control("shuffled") is not None:
             return True
-        stale = next((one for one in record.controls if one.time == "shuffled" and one.tau is None), None)
-        if stale is not None:
+        for stale in _shuffled_controls(record):
             self.warnings.append(f"controls of {record.run} not counted: {record.control_problem(stale)}")
         return False
 
@@ -229,15 +246,8 @@ class Evidence:
         outcome: Outcome = outcomes.pop() if len(outcomes) == 1 else "open"
         for name, tests in (("reversed", _tests(group, "reversed")), ("no memory", _tests(group, None, "no-memory"))):
             text += f", {name} {format_points(fmean(one.difference for one in tests))}" if tests else ""
-        number = replace(
-            self._results.accuracy(group),  # for its epochs and flags
-            text=text,
-            value=100 * found.value,
-            records=(),
-            mark="",
-            note=f"runs {', '.join(record.run for record in group.records)}",
-        )
-        return Finding(dataset, "", settings, outcome, number, len(group.records))
+        number = self._number([group], text, 100 * found.value)
+        return Finding(dataset, "", settings, outcome, number, len(group.records), lacks=self._lacks([group]))
 
     def _rows(self, *kinds: PairKind) -> PairRows:
         return PairRows(self._results, kinds, self.warnings)
@@ -250,7 +260,7 @@ class Evidence:
         value: float | None = None,
         beside: MatchedRuns | None = None,
     ) -> Finding:
-        """Returns a finding, whose number names the runs behind it, and those of a second pair beside it."""
+        """Returns a finding, whose number has the notes on the runs behind it, and on those of a pair beside it."""
         pair, tau = runs.pair, ""
         if pair.kind == "neuron":
             tau = f"τ = {pair.taus[0]:g}"
@@ -260,14 +270,41 @@ class Evidence:
         sides = [side for one in all_runs for side in one.sides]
         if outcome is None:
             missing = tuple(name for group, name, _ in sides if not group.records)
-            return Finding(pair.dataset, tau, runs.settings, missing=missing)
-        names = [record.run for group, _, _ in sides for record in group.records]
-        number = self._results.accuracy(runs.first)  # for its epochs and flags
-        flags = tuple(dict.fromkeys((*number.flags, *(flag for one in all_runs for flag in one.flags))))
-        number = replace(
-            number, text=text, value=value, records=(), mark="", note=f"runs {', '.join(names)}", flags=flags
-        )
-        return Finding(pair.dataset, tau, runs.settings, outcome, number, min(len(one.by_seed) for one in all_runs))
+            known = tuple(record for one in all_runs for record in one.records)
+            return Finding(pair.dataset, tau, runs.settings, missing=missing, beside=known)
+        groups = [group for group, _, _ in sides]
+        number, seeds = self._number(groups, text, value), min(len(one.by_seed) for one in all_runs)
+        return Finding(pair.dataset, tau, runs.settings, outcome, number, seeds, lacks=self._lacks(groups))
+
+    def _number(self, groups: Sequence[Group], text: str, value: float | None) -> Number:
+        """Returns a number of several groups, with the flags of all, and the note on each."""
+        known = [self._results.accuracy(group) for group in groups]
+        flags = dict.fromkeys(flag for number in known for flag in number.flags)
+        notes = dict.fromkeys(number.note for number in known)
+        note = " | ".join(notes)
+        return replace(known[0], text=text, value=value, records=(), mark="", note=note, flags=tuple(flags))
+
+    def _lacks(self, groups: Sequence[Group]) -> tuple[str, ...]:
+        """Returns what forbids to compare runs with others: their flags, changes, training versions and sources."""
+        found: list[str] = []
+        for group in groups:
+            flags = self._results.accuracy(group).flags
+            found += [flag for flag in flags if flag != "modified"]
+            for record in group.records:
+                changes = self._results.changes(record)
+                found += [f"modified: {', '.join(changes)}"] if changes else []
+                found += [versions] if (versions := name_other_versions(record)) else []
+                found += ["source not verified"] if record.data is not None and not record.data.verified else []
+        return tuple(dict.fromkeys(found))
+
+
+def _shuffled_controls(record: ResultRecord) -> list[ControlResult]:
+    """Returns the tests with shuffled frames that a run keeps, also those that are not of its result."""
+    return [one for one in record.controls if one.time == "shuffled" and one.tau is None]
+
+
+def _has_no_shuffled(record: ResultRecord) -> bool:
+    return not _shuffled_controls(record)
 
 
 def _key(runs: MatchedRuns) -> tuple[object, ...]:
@@ -305,12 +342,14 @@ def _breakdown(lif: Comparison, plif: Comparison) -> Outcome:
 
 
 def _faster(epochs: Sequence[tuple[int, int]]) -> Outcome:
-    """Returns whether the first side needs fewer epochs: by an interval over seeds, or by a factor where there is none.
+    """Returns whether the first side needs fewer epochs: by an interval over seeds, or by two limits if there is none.
 
     There is none with one seed, and with several if all have the same difference.
     """
     found = paired_t([one - other for one, other in epochs]) if len(epochs) > 1 else Estimate(0.0)
     if found.low is None or found.high is None:
         one, other = map(fmean, zip(*epochs, strict=True))
+        if abs(other - one) < FEWER_EPOCHS:
+            return "open"
         return "yes" if other >= FASTER * one else "no" if one >= FASTER * other else "open"
     return "yes" if found.high < 0 else "no" if found.low > 0 else "open"

@@ -1,7 +1,8 @@
 """Processor time of runs of the recipe ``fast``, beside that of the authors' training to the same accuracy.
 
 The authors' logs have accuracies by epoch, but no processor time. Their epochs are counted with the time that an epoch
-of a run of plifctl took: of the recipe ``authors``, else ``paper``, of the same experiment on the same processor.
+of a run of plifctl took: of the recipe ``authors``, else ``paper`` if it has as many training samples, of the same
+experiment on the same processor.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from plifctl.runs import ResultRecord
 FAST: Recipe = "fast"
 
 _TIMED: tuple[Recipe, ...] = ("authors", "paper")
-"""Recipes whose epochs stand for the authors', in order of preference."""
+"""Recipes whose epochs may stand for the authors', in order of preference."""
 
 
 @dataclass(frozen=True)
@@ -208,12 +209,20 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         alike = record.training_versions == versions and _processors(record) == {processor}
         return whole and alike and not _time_problem(record)
 
-    for recipe in _TIMED:
+    recipes = _recipes_of_the_same_samples(log, results)
+    for recipe in recipes:
         for timed in results.groups(results.candidates(experiment, "A", (recipe,), fits)):
             seconds = [value for record in timed.records for value in record.cpu_seconds if value is not None]
             return AuthorsCurve(log, timed, fmean(seconds) / 60)
     same = versions_text(versions)
-    return f"no run of recipe {' or '.join(_TIMED)}, protocol A, and {same} on {processor} has CPU minutes"
+    return f"no run of recipe {' or '.join(recipes)}, protocol A, and {same} on {processor} has CPU minutes"
+
+
+def _recipes_of_the_same_samples(log: ResultRecord, results: Results) -> list[Recipe]:
+    """Returns the recipes of :data:`_TIMED` whose epochs have as many training samples as those of the authors' log."""
+    specs = {recipe: results.registered(log.model_copy(update={"recipe": recipe})) for recipe in _TIMED}
+    chosen = {r: spec and spec.frames and spec.frames.training_set for r, spec in specs.items()}
+    return [recipe for recipe in _TIMED if chosen[recipe] == chosen["authors"]]
 
 
 _COLUMNS = (
@@ -227,8 +236,8 @@ _ABOUT = (
     "same, counted from the structure, two for a multiply-add: forward, gradients of weights and of inputs. Runs on "
     "several processors have a number for each, with the letter of its note. Authors: the best test accuracy so far of "
     "the authors' run, protocol A, in which the test set selects the epoch. Epochs are counted with the CPU minutes of "
-    "an epoch of recipe authors, else paper, run by plifctl in the same training version on the same processor; those "
-    "that were not logged are passed over. >: not reached in all epochs."
+    "an epoch of recipe authors, else paper if it has as many training samples, run by plifctl in the same training "
+    "version on the same processor; those that were not logged are passed over. >: not reached in all epochs."
 )
 
 

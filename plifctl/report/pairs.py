@@ -156,6 +156,11 @@ class MatchedRuns:
         return list(zip((self.first, self.second), (pair.first, pair.second), pair.heads, strict=True))
 
     @property
+    def records(self) -> tuple[ResultRecord, ...]:
+        """The runs of both sides."""
+        return (*self.first.records, *self.second.records)
+
+    @property
     def by_seed(self) -> list[tuple[ResultRecord, ResultRecord]]:
         """The two runs of each seed."""
         return list(zip(self.first.records, self.second.records, strict=True))
@@ -253,8 +258,7 @@ def cut_runs(runs: MatchedRuns, epochs: int) -> MatchedRuns:
         runs: The runs; each has as many epochs or more.
         epochs: Number of epochs.
     """
-    counted = (*runs.first.records, *runs.second.records)
-    if not all(record.epochs == epochs or min(record.tests, default=epochs + 1) <= epochs for record in counted):
+    if not all(record.epochs == epochs or min(record.tests, default=epochs + 1) <= epochs for record in runs.records):
         return replace(runs, problem=f"not tested within the first {epochs} epochs of the other")
     first, second = (
         Group(tuple(r if r.epochs == epochs else cut_record(r, epochs) for r in group.records))
@@ -331,10 +335,11 @@ class PairRows:
         for group, name, head in runs.sides:
             numbers = (self.results.accuracy(group),) if group.records else ()
             cells.append(Cell(numbers=numbers))
-            entries.append(Entry(runs.name, head, "", numbers, name, "A"))
+            entries.append(Entry(runs.name, head, "", numbers, name, "A", runs.records))
         return cells, entries
 
     @staticmethod
     def empty_entries(runs: MatchedRuns) -> list[Entry]:
         """Returns the entries of the sides without runs."""
-        return [Entry(runs.name, head, "", (), name, "A") for group, name, head in runs.sides if not group.records]
+        sides = ((name, head) for group, name, head in runs.sides if not group.records)
+        return [Entry(runs.name, head, "", (), name, "A", runs.records) for name, head in sides]

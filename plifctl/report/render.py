@@ -210,15 +210,14 @@ def _describe_records(number: Number) -> dict[str, Any]:
     first = number.records[0]
     data = first.data
     found: dict[str, Any] = {
-        # a number of one epoch is no maximum
-        "measure": None if number.epochs is None else PROTOCOL_ACCURACY[first.protocol].short,
+        "measure": PROTOCOL_ACCURACY[first.protocol].short if number.is_result else None,
         "T": first.T,
         "epochs": first.epochs,
         "planned_epochs": number.planned,
         "protocol": first.protocol,
         "recipe": first.recipe,
         "source": first.origin,
-        "subset": None if data is None else not data.complete,
+        "subset": first.is_subset or (None if data is None else False),
         "verified": None if data is None else data.verified,
         "modified": "modified" in number.flags,
         "test_samples": None if data is None else data.test,

@@ -2,7 +2,7 @@
 
 A number says what it is: ``91.34 @4 subset`` is the mean over runs of 4 epochs on a part of the data. A difference is
 taken only against the same number of epochs: against the reported number after all epochs of the experiment, before
-that against the best of the same first epochs of the authors' run.
+that, with recipe ``authors``, against the best of the same first epochs of the authors' run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, UsageError, did_you_mean
 from plifctl.report.labels import versions_text
-from plifctl.report.table import Number, flags_of, mean_text, name_runs, other_versions
+from plifctl.report.table import Number, flags_of, left_out_as_modified, mean_text, name_runs, other_versions
 from plifctl.runs import ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
@@ -58,7 +58,8 @@ ACCURACIES: dict[Measure, Protocol] = {"accuracy A": "A", "accuracy B": "B", "ac
 ORIGINS: dict[ResultSource, ResultOrigin] = {
     "mine": "trained",
     "shipped": "shipped",
-    "authors": "imported",
+    "authors": "authors",
+    "imported": "imported",
     "added": "added",
 }
 """Origin of the records of each source."""
@@ -124,6 +125,16 @@ SOURCE_WORDS: dict[ResultSource, SourceWords] = {
         whose="the authors'",
         one="log",
     ),
+    "imported": SourceWords(
+        runs="Imported runs",
+        verdict="imported",
+        result="imported",
+        row="imported logs",
+        caption="Runs of other code, from their logs",
+        whose="the",
+        one="imported log",
+        prefix="imported, ",
+    ),
     "added": SourceWords(
         runs="Runs of others",
         verdict="others",
@@ -180,7 +191,7 @@ class Results:
         self.registry, self._epochs, self._include_modified = registry, epochs, include_modified
         self._records = [record for record in records if record.origin == ORIGINS[source]]
         self._authors = {
-            record.experiment: record for record in records if (record.origin, record.protocol) == ("imported", "A")
+            record.experiment: record for record in records if (record.origin, record.protocol) == ("authors", "A")
         }
         self._registered: dict[tuple[str, Recipe, Protocol, tuple[str, ...]], ExperimentSpec] = {}
         self.notes: dict[str, str] = {}
@@ -297,16 +308,15 @@ class Results:
         Runs that are longer than planned come after those of the planned length, with which numbers are compared.
         """
         first, data = group.first, group.first.data
-        complete = data is None or data.complete
         within_plan = min(first.epochs, self._planned(first) or first.epochs)
         epochs = within_plan, first.epochs == within_plan, first.epochs
-        return not self.changes(first), first.fold is None, complete, *epochs, data.train if data else 0
+        return not self.changes(first), first.fold is None, not first.is_subset, *epochs, data.train if data else 0
 
     def _grouped(self, records: Sequence[ResultRecord]) -> list[Group]:
         """Returns runs as groups, the best first, of equal ones that of the latest run; one run for each seed."""
         found: dict[tuple[object, ...], dict[int, ResultRecord]] = {}
         for record in sorted(records, key=lambda record: record.finished, reverse=True):
-            found.setdefault((record.recipe, *_settings(record)), {}).setdefault(record.seed, record)
+            found.setdefault(shared_settings(record), {}).setdefault(record.seed, record)
         groups = [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for by_seed in found.values()]
         return sorted(groups, key=self.rank, reverse=True)
 
@@ -315,7 +325,7 @@ class Results:
         best = chosen.first
         if self.rank(Group((record,))) > self.rank(chosen):
             return "the other experiment has no run that can be compared with it, or fewer seeds"
-        if _settings(record) == _settings(best):
+        if shared_settings(record) == shared_settings(best):
             return f"the other experiment has no run of seed {record.seed}"
         if self.changes(record) and not self.changes(best):
             return "modified, while there is a run that is not"
@@ -333,7 +343,7 @@ class Results:
         """Returns a record, cut to the epochs that count; None if it is left out."""
         changes = self.changes(record)
         if changes and not self._include_modified:
-            self._left_out[record.run] = f"modified ({', '.join(changes)}): --include-modified counts such runs"
+            self._left_out[record.run] = left_out_as_modified(changes)
             return None
         if self._epochs is None or record.epochs <= self._epochs:
             return record
@@ -358,11 +368,14 @@ class Results:
         alone = reported is None or flags or measure == "T"
         compared = None if alone else self._compared(first, planned, measure, reported or "", epoch)
         difference = None if compared is None else round(mean, digits) - compared
-        note = self._note(records, planned, compared if first.epochs != planned and epoch is None else None)
+        is_result = epoch is None and measure != "T"
+        authors = compared if first.epochs != planned and is_result else None
+        note = self._note(records, planned, authors, is_result=is_result)
         mark = self.mark(note)
-        shown_epochs = first.epochs if epoch is None and measure != "T" else None
+        shown_epochs = first.epochs if is_result else None
+        facts = (text, mean, difference, records, mark, note, shown_epochs, planned, flags)
         validated = self._validated(first) if measure == "accuracy A" else ()
-        return Number(text, mean, difference, records, mark, note, shown_epochs, planned, flags, validated=validated)
+        return Number(*facts, validated=validated, is_result=is_result)
 
     def _validated(self, record: ResultRecord) -> tuple[ResultRecord, ...]:
         """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""
@@ -384,10 +397,13 @@ class Results:
         self, record: ResultRecord, planned: int | None, measure: Measure, reported: str, epoch: int | None
     ) -> float | None:
         """Returns what a number is compared with: of the same number of epochs; None if there is nothing."""
-        authors_log = record.origin == "imported"  # the reported number is its maximum, also where its end is missing
-        if epoch is not None or record.epochs == planned or (authors_log and self._epochs is None):
-            return float(reported) if _is_number(reported) else None
+        authors_log = record.origin == "authors"  # the reported number is its maximum, also where its end is missing
+        is_whole = record.epochs == planned or (authors_log and self._epochs is None)
         authors = self._authors.get(record.experiment)
+        if authors is not None and record.recipe != "authors" and (epoch is not None or not is_whole):
+            return None  # an epoch of another recipe is another training: it has another loss, or other samples
+        if epoch is not None or is_whole:
+            return float(reported) if _is_number(reported) else None
         if authors is None or authors_log or measure != "accuracy A":
             return None
         known = [value for tested, value in authors.tests.items() if tested <= record.epochs]
@@ -405,11 +421,22 @@ class Results:
         fold = () if record.fold is None else (f"fold {record.fold.number}",)
         return (*fold, *flags_of(record, bool(self.changes(record))))
 
-    def _note(self, found: Sequence[ResultRecord], planned: int | None, authors: float | None) -> str:
+    def _note(
+        self, found: Sequence[ResultRecord], planned: int | None, authors: float | None, *, is_result: bool
+    ) -> str:
+        """Returns the note on a number.
+
+        Args:
+            found: The runs behind it.
+            planned: Number of epochs of the experiment; None: unknown.
+            authors: The accuracy of the authors' first epochs that it is compared with; None: it is not.
+            is_result: Whether it is the accuracy of a whole run, and not of one epoch, T or τ.
+        """
         first = found[0]
+        measure, best = f" ({PROTOCOL_ACCURACY[first.protocol].short})", f", best epoch {first.best_epoch}"
         seeds = ", ".join(str(record.seed) for record in found)
         parts = [
-            f"{first.experiment}: protocol {first.protocol} ({PROTOCOL_ACCURACY[first.protocol].short})",
+            f"{first.experiment}: protocol {first.protocol}{measure if is_result else ''}",
             f"recipe {first.recipe}, T = {first.T}",
             f"{first.epochs} of {planned} epochs" if first.epochs < (planned or 0) else _count_epochs(first.epochs),
             f"seed{'s' if len(found) > 1 else ''} {seeds}",
@@ -418,9 +445,9 @@ class Results:
         if authors is not None:
             same = f"the best of the first {first.epochs} epochs" if first.epochs > 1 else "the first epoch"
             parts.append(f"Δ to {authors:.2f}, {same} of the authors' run")
-        if first.origin == "imported":
-            logged = _count_epochs(len(first.tests))
-            parts.append(f"the authors' log, {logged} logged, best epoch {first.best_epoch}")
+        if first.origin in ("authors", "imported"):
+            log = "the authors' log" if first.origin == "authors" else "a log of other code"
+            parts.append(f"{log}, {_count_epochs(len(first.tests))} logged{best if is_result else ''}")
         if note := SOURCE_WORDS[SOURCES[first.origin]].note:
             parts.append(note)
         if any(record.stopped_early for record in found):
@@ -429,7 +456,7 @@ class Results:
         parts += _version_notes(found)
         if first.fold is not None:
             parts.append(f"{first.fold.text} ONLY: the table {RUNS_TABLE} has the mean of folds")
-        if (data := first.data) is not None and not data.complete:
+        if (data := first.data) is not None and first.is_subset:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
         if data is not None and data.without_events:
             parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")
@@ -535,10 +562,10 @@ def _value(record: ResultRecord, measure: Measure, epoch: int | None) -> float |
     return of_layer[0] if of_layer else None
 
 
-def _settings(record: ResultRecord) -> tuple[object, ...]:
-    """Returns what runs with a common mean share."""
+def shared_settings(record: ResultRecord) -> tuple[object, ...]:
+    """Returns what runs of an experiment and protocol with a common mean share."""
     data = record.data and (record.data.cache, record.data.complete)
-    return record.training_versions, record.digest, record.epochs, data
+    return record.recipe, record.training_versions, record.digest, record.epochs, data
 
 
 def _version_notes(found: Sequence[ResultRecord]) -> list[str]:

@@ -73,8 +73,8 @@ def build_runs_table(
     rows = [(*map(Cell, row), Cell(numbers=(number,))) for row, number in zip(cells, numbers, strict=True)]
     about = (
         "Rows are runs that differ in seed and fold only; ± is the standard deviation over them. Folds share training "
-        f"samples, so it is no error of the mean. {_explain_protocols(shown)}Compare rows of the same protocol, epochs "
-        "and samples only."
+        f"samples, so it is no error of the mean. {_explain_protocols(shown)}Compare rows of the same protocol, "
+        "recipe, T, epochs, samples and training version only."
     )
     used = [index for index in range(len(_COLUMNS)) if index != _CHANGES or any(row[index].text for row in rows)]
     return Table(
@@ -177,8 +177,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
-    flags = flags_of(found[0], modified)
-    return Number(mean_text(values), statistics.fmean(values), None, tuple(found), mark, note, flags=flags)
+    flags, mean = flags_of(found[0], modified), statistics.fmean(values)
+    return Number(mean_text(values), mean, None, tuple(found), mark, note, flags=flags, is_result=True)
 
 
 def _samples(record: ResultRecord) -> str:

@@ -14,7 +14,9 @@ from plifctl.report.table import (
     Entry,
     Number,
     Table,
+    describe_left_out,
     flags_of,
+    left_out_as_modified,
     legend_of_marks,
     mark_experiment,
     name_other_versions,
@@ -46,7 +48,7 @@ def build_selection_table(
     """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
     Args:
-        records: Result records of our runs and of imported ones; those tested less than twice are left out.
+        records: Result records of the runs of all sources; those tested less than twice are left out, and named.
         include_modified: Use runs with overrides as well.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
         changes: Returns how the experiment of a run differs from that of its name.
@@ -55,10 +57,11 @@ def build_selection_table(
     entries: list[Entry] = []
     gains: dict[tuple[ResultOrigin, Protocol], list[float]] = {}
     counted: list[ResultRecord] = []
+    left_out: dict[str, str] = {}
     for record in sorted(records, key=lambda r: (r.origin, r.experiment, r.protocol, r.recipe, r.run)):
         tests = {epoch: 100 * value for epoch, value in record.tests.items()}
-        modified = bool(changes(record))
-        if len(tests) < 2 or (modified and not include_modified):
+        if reason := _why_left_out(record, () if include_modified else changes(record)):
+            left_out[record.run] = reason
             continue
         best, last = record.best_test_epoch(), max(tests)
         result = 100 * record.accuracy
@@ -71,11 +74,7 @@ def build_selection_table(
         shown = ["" if value is None else f"{value:.2f}{epoch}" for value, epoch in zip(values, epochs, strict=True)]
         counted.append(record)
         cells.append([record.protocol, *shown])
-        entries += [
-            Entry(record.run, column, "", (Number(text, value, None, (record,), flags=flags_of(record, modified)),))
-            for column, text, value in zip(_COLUMNS[3:], shown, values, strict=True)
-            if value is not None
-        ]
+        entries += _entries(record, shown, values, flags_of(record, bool(changes(record))))
     names = [(mark_experiment(record.experiment, not_in_paper), run) for record, run in _name_runs(counted, changes)]
     return Table(
         SELECTION_TABLE,
@@ -85,11 +84,36 @@ def build_selection_table(
         _COLUMNS,
         tuple(tuple(map(Cell, (*name, *row))) for name, row in zip(names, cells, strict=True)),
         tuple(entries),
+        warnings=tuple(describe_left_out(left_out)),
     )
 
 
+def _entries(
+    record: ResultRecord, texts: Sequence[str], values: Sequence[float | None], flags: tuple[str, ...]
+) -> Iterator[Entry]:
+    """Yields the numbers of a run for the long form."""
+    for column, text, value in zip(_COLUMNS[3:], texts, values, strict=True):
+        if value is not None:
+            number = Number(text, value, None, (record,), flags=flags, is_result=column == "result")
+            yield Entry(record.run, column, "", (number,))
+
+
+def _why_left_out(record: ResultRecord, changes: Sequence[str]) -> str:
+    """Returns why a run is not in the table; empty: it is.
+
+    Args:
+        record: The run.
+        changes: Its changes to the experiment that forbid to count it.
+    """
+    if changes:
+        return left_out_as_modified(changes)
+    if len(record.tests) < 2:
+        return "tested after one epoch only" if record.tests else "not tested after each epoch"
+    return ""
+
+
 def _run(record: ResultRecord) -> str:
-    if record.origin == "imported":
+    if record.origin == "authors":
         return "authors' log"
     subset = ", subset" if record.is_subset else ""
     empty = record.data.without_events if record.data is not None else 0

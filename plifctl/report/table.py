@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from plifctl.config.choices import Protocol
+from plifctl.errors import list_names
 from plifctl.report import render
 from plifctl.report.labels import versions_text
 from plifctl.runs import ResultRecord
@@ -32,6 +33,7 @@ class Number:
         flags: What forbids to compare it: ``subset``, ``modified``, ``fast`` (another training).
         decimals: Decimals of the value in CSV and JSON.
         validated: Of an accuracy of protocol A: the records of the same training in protocol B.
+        is_result: Whether it is the result of runs, as their protocol defines it, and not one of their other numbers.
     """
 
     text: str
@@ -45,6 +47,7 @@ class Number:
     flags: tuple[str, ...] = ()
     decimals: int = 4
     validated: tuple[ResultRecord, ...] = ()
+    is_result: bool = False
 
     @property
     def shown(self) -> str:
@@ -65,7 +68,7 @@ def mean_text(values: Sequence[float], digits: int = 2) -> str:
 
 
 def other_versions(record: ResultRecord) -> list[str]:
-    """Returns a note on the training versions of a run that are not that of this plifctl; none of the authors' runs."""
+    """Returns a note on the training versions of a run that are not that of this plifctl; other code has none."""
     versions = name_other_versions(record)
     return [f"{versions}: version {TRAINING_VERSION}, that of today, gives other numbers"] if versions else []
 
@@ -73,12 +76,29 @@ def other_versions(record: ResultRecord) -> list[str]:
 def name_other_versions(record: ResultRecord) -> str:
     """Returns ``training version 1``: those of a run but that of this plifctl; empty if there are none."""
     others = [version for version in record.training_versions if version != TRAINING_VERSION]
-    return versions_text(others) if others and record.origin != "imported" else ""
+    return versions_text(others) if others and record.origin not in ("authors", "imported") else ""
 
 
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
     """Returns what forbids to compare a run with the runs of its experiment, a word each."""
     return (*(("subset",) if record.is_subset else ()), *(("modified",) if modified else ()))
+
+
+def left_out_as_modified(changes: Sequence[str]) -> str:
+    """Returns why a run with changes to its experiment is left out."""
+    return f"modified ({', '.join(changes)}): --include-modified counts such runs"
+
+
+def describe_left_out(left_out: Mapping[str, str]) -> list[str]:
+    """Returns the warnings of a table on the runs that it leaves out.
+
+    Args:
+        left_out: Why a run is left out, by its name; those with the same reason, as of a sweep, share a warning.
+    """
+    by_reason: dict[str, list[str]] = {}
+    for run, reason in sorted(left_out.items()):
+        by_reason.setdefault(reason, []).append(run)
+    return [f"left out: {list_names(runs)}: {reason}" for reason, runs in by_reason.items()]
 
 
 def name_runs(records: Sequence[ResultRecord]) -> str:
@@ -116,6 +136,7 @@ class Entry:
         numbers: Those from runs.
         experiment: The experiment whose accuracy it is; None of other numbers.
         protocol: The protocol that measures it.
+        beside: Of a comparison: the runs of all its sides. A run for an empty one needs their settings and seeds.
     """
 
     row: str
@@ -124,6 +145,7 @@ class Entry:
     numbers: tuple[Number, ...]
     experiment: str | None = None
     protocol: Protocol | None = None
+    beside: tuple[ResultRecord, ...] = ()
 
 
 @dataclass(frozen=True)

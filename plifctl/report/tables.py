@@ -7,7 +7,7 @@ is empty, and every number has a note on the runs behind it (:mod:`~plifctl.repo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -30,7 +30,7 @@ from plifctl.config.choices import (
 from plifctl.config.identity import TABLE_FOLDERS
 from plifctl.config.registry import Registry
 from plifctl.config.yaml_tree import read_tree
-from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems, list_names
+from plifctl.errors import RegistryError, UsageError, did_you_mean, join_problems
 from plifctl.report.claims import build_claims_table
 from plifctl.report.convergence import build_convergence_table
 from plifctl.report.fast import build_fast_table
@@ -39,7 +39,7 @@ from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
 from plifctl.report.significance import build_significance_table
 from plifctl.report.speed import build_speed_table
-from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.report.table import Cell, Entry, Number, Table, describe_left_out
 from plifctl.runs import ResultRecord
 
 _log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ def _build_reported_table(
         (
             *_unknown_experiments(path, reported, results.registry, trained),
             *_warn_of_epochs(entries, options),
-            *_describe_left_out(results.left_out),
+            *describe_left_out(results.left_out),
         ),
     )
 
@@ -198,7 +198,7 @@ def _finish(table: Table, results: Results, options: TableOptions) -> Table:
     return replace(
         table,
         caption=table.caption + _first_epochs(options),
-        warnings=(*table.warnings, *_describe_left_out(results.left_out)),
+        warnings=(*table.warnings, *describe_left_out(results.left_out)),
     )
 
 
@@ -254,13 +254,6 @@ def _warn_of_epochs(entries: Sequence[Entry], options: TableOptions) -> list[str
     can_cut = options.epochs is None and not validated.intersection(different)
     cut = f"; --epochs {fewest} counts the same epochs of every row" if can_cut else ""
     return [f"NOT COMPARABLE, trained for different numbers of epochs ({columns}){cut}"]
-
-
-def _describe_left_out(left_out: Mapping[str, str]) -> list[str]:
-    by_reason: dict[str, list[str]] = {}  # those of a sweep have the same
-    for run, reason in sorted(left_out.items()):
-        by_reason.setdefault(reason, []).append(run)
-    return [f"left out: {list_names(runs)}: {reason}" for reason, runs in by_reason.items()]
 
 
 def _heads(reported: _ReportedTable, head: str) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import changed_values, is_modification, override_key
+from plifctl.config.overrides import changed_values, is_modification
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
 from plifctl.runs import folders
@@ -21,7 +21,7 @@ from plifctl.runs.directory import Run, list_runs, match_run
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.metrics import layers_of, number_layers
-from plifctl.runs.records import ResultRecord, RunAccuracy, best_epoch, load_records
+from plifctl.runs.records import ResultRecord, RunAccuracy, authors_records, best_epoch, is_of_authors, load_records
 from plifctl.runs.sessions import versions_of
 
 _log = logging.getLogger(__name__)
@@ -94,8 +94,8 @@ class Curve:
 
     @property
     def identity(self) -> Hashable:
-        """What tells it from any other run; runs of two folders may have one name."""
-        return self.name if self.folder is None else self.folder.resolve()
+        """What tells it from any other run; runs of two folders, or of two origins, may have one name."""
+        return (self.origin, self.name) if self.folder is None else self.folder.resolve()
 
 
 def curve_of_run(run: Run) -> Curve:
@@ -159,21 +159,26 @@ def curve_of_record(record: ResultRecord) -> Curve:
         number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
-        subset=record.is_subset or "train.subset" in map(override_key, record.overrides),
+        subset=record.is_subset,
         digest=record.digest,
         training_versions=record.training_versions,
         cache=None if record.data is None else record.data.cache,
     )
 
 
-def curve_of_imported(run: ImportedRun) -> Curve:
-    """Returns the curve of an imported run: its series by epoch."""
+def curve_of_imported(run: ImportedRun, origin: ResultOrigin = "imported") -> Curve:
+    """Returns the curve of an imported run: its series by epoch.
+
+    Args:
+        run: The run.
+        origin: ``authors`` if it is one of theirs.
+    """
     epochs, by_name = run.logged, run.epochs
     known = {name: tuple(values.get(epoch) for epoch in epochs) for name, values in by_name.items()}
     settings = run.settings
     return Curve(
         run.name,
-        "imported",
+        origin,
         settings.get("experiment"),
         "authors" if settings.get("experiment") else None,
         settings.get("protocol"),
@@ -258,19 +263,37 @@ def _read_other_curves(
     runs_dir: Path, registry_dirs: Sequence[Path], records: Sequence[ResultRecord]
 ) -> tuple[list[Curve], list[str]]:
     """Returns the curves of :func:`load_other_curves`, and the damage of imported runs that have none."""
-    found: dict[str, Curve] = {}
+    of_authors = [record for record in records if record.origin == "authors"]
+    found: dict[Hashable, Curve] = {}
     problems: list[str] = []
     for path in folders.external_folders(runs_dir, folders.IMPORTED):
         try:
-            found[path.name] = curve_of_imported(load_imported(path))
+            curve = _curve_of_import(path, of_authors)
+            found[curve.identity] = curve
         except RunError as error:
             problems.append(str(error))
-    others = [record for record in records if record.run not in found]
-    imported = any(record.origin == "imported" for record in others)
-    authors = {run.name: curve_of_imported(run) for run in load_authors(registry_dirs)} if imported else {}
-    for record in others:
-        found[record.run] = authors.get(record.run) or curve_of_record(record)
+    theirs = {run.name: run for run in load_authors(registry_dirs)} if of_authors else {}
+    for record in records:
+        if (record.origin, record.run) not in found:
+            is_known = record.origin == "authors" and record.run in theirs
+            curve = curve_of_imported(theirs[record.run], "authors") if is_known else curve_of_record(record)
+            found[curve.identity] = curve
     return list(found.values()), problems
+
+
+def _curve_of_import(path: Path, authors: Sequence[ResultRecord]) -> Curve:
+    """Returns the curve of the imported run in a folder.
+
+    Args:
+        path: The folder.
+        authors: Records of the authors' runs, one of which it may be.
+
+    Raises:
+        RunError: It is damaged.
+    """
+    run = load_imported(path)
+    record = run.record()
+    return curve_of_imported(run, "authors" if record is not None and is_of_authors(record, authors) else "imported")
 
 
 def _warn_of_skipped(problems: Sequence[str]) -> None:
@@ -293,7 +316,7 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
     @cache
     def others() -> dict[str, Curve]:
         curves, _ = _read_other_curves(runs_dir, registry_dirs, load_records(runs_dir, registry_dirs))
-        return {curve.name: curve for curve in curves}
+        return {curve.name: curve for curve in reversed(curves)}  # a folder in runs_dir comes before another's name
 
     def find(name: str) -> Curve:
         folders.check_name(name)
@@ -302,7 +325,7 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
             return others()[name]
         if (path := match_run(name, runs_dir, trained)) is not None:
             try:
-                return _curve_in(path)
+                return _curve_in(path, registry_dirs)
             except RunError:  # its result may be readable
                 if path.name not in others():
                     raise
@@ -310,20 +333,20 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
         if (matching := folders.only_match(name, folders.match_name(name, list(others())))) is not None:
             return others()[matching]
         if (path := folders.find_folder(name, runs_dir)) is not None:
-            return _curve_in(path)
+            return _curve_in(path, registry_dirs)
         known = [*(run.name for run in trained), *others()]
         raise UsageError(f"no run {name!r} in {runs_dir}", hint=did_you_mean(name, known))
 
     return [find(name) for name in names]
 
 
-def _curve_in(path: Path) -> Curve:
+def _curve_in(path: Path, registry_dirs: Sequence[Path]) -> Curve:
     """Returns the curve of the run of any kind in a folder; raises RunError if it is damaged."""
     if folders.is_trained(path):
         return curve_of_run(Run(path))
     if folders.is_added(path):
         return curve_of_record(load_added(path).record())
-    return curve_of_imported(load_imported(path))
+    return _curve_of_import(path, authors_records(registry_dirs))
 
 
 def _at(values: Sequence[Any], index: int) -> Any:

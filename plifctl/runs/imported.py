@@ -1,7 +1,8 @@
 """Imported runs: made from the logs of other code.
 
-The folder and file names of the authors' logs contain the settings, so their runs are matched to experiments of the
-registry. For other logs, only the scalars are known.
+The folder and file names that the authors' code gives to its logs contain the settings, so its runs are matched to
+experiments of the registry, whoever ran it. The authors' own runs are known by their accuracies. Of other logs, only
+the scalars are known.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +24,12 @@ from plifctl.errors import DamagedFileError, RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.documents import add_checksum, fingerprint, load_document
 from plifctl.runs.event_logs import Log, Series
-from plifctl.runs.records import ResultRecord, best_epoch, record_text
+from plifctl.runs.records import ResultRecord, best_epoch, is_of_authors, record_text
 
 _FILE = folders.IMPORTED
 _FILES = (_FILE, "result.json")
 _AUTHORS_SEED = 2020
+_PREFIX, _AUTHORS_PREFIX = "imported-", "authors-"
 
 ACCURACIES = ("test_accuracy", "validation_accuracy", "train_accuracy")
 TAGS: dict[str, tuple[str, ...]] = {
@@ -137,7 +139,7 @@ class ImportedRun:
         return next(self.series[self.tags[name]] for name in ACCURACIES if name in self.tags)
 
     def record(self) -> ResultRecord | None:
-        """Returns the result record of a run whose experiment is known, else None.
+        """Returns the result record of a run whose experiment is known, else None; its origin is ``imported``.
 
         Accuracy A is the maximum over the test epochs. Accuracy B is the test accuracy at the epoch with the highest
         validation accuracy; among equal epochs the latest counts, as in the authors' code.
@@ -179,14 +181,22 @@ class ImportedRun:
         )
 
 
-def import_log(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: Sequence[str]) -> ImportedRun:
-    """Returns the run that a log describes.
+def import_log(
+    log: Log,
+    folder: Path,
+    *,
+    tags: Mapping[str, str],
+    experiments: Sequence[str],
+    authors: Sequence[ResultRecord] = (),
+) -> ImportedRun:
+    """Returns the run that a log describes; of the authors' logs it has the name of their run, ``authors-EXPERIMENT``.
 
     Args:
         log: The log.
         folder: The folder that was searched.
         tags: Tags of series that have none of the usual names.
         experiments: Names of the experiments in the registry.
+        authors: Records of the authors' runs.
 
     Raises:
         UsageError: No series is an accuracy, or a tag does not exist.
@@ -206,15 +216,15 @@ def import_log(log: Log, folder: Path, *, tags: Mapping[str, str], experiments: 
             raise DamagedFileError(f"{log.files[0]}: {tag} at step {max(steps)}, expected epochs")
         if _W.fullmatch(tag) and min(values) < _MIN_W:
             raise DamagedFileError(f"{log.files[0]}: {tag} is {min(values):g}, out of range for τ = 1 + exp(−w)")
-    validated = settings.get("protocol") == "B"
-    if settings.get("dataset"):
-        name = f"authors-{settings['experiment'] or _slug(log.name)}{'-validated' if validated else ''}"
-    else:
-        name = f"imported-{_slug(log.name)}"
     files = {path.relative_to(folder).as_posix(): fingerprint(path) for path in log.files}
     percent = tuple(name for name, value in greatest.items() if value > _PERCENT)
     finished = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(log.finished))
-    return ImportedRun(name, str(folder.resolve()), files, settings, found, percent, finished, dict(log.series))
+    validated = "-validated" if settings.get("protocol") == "B" else ""
+    name = f"{_PREFIX}{settings.get('experiment') or _slug(log.name)}{validated}"
+    run = ImportedRun(name, str(folder.resolve()), files, settings, found, percent, finished, dict(log.series))
+    record = run.record()
+    known = (one.run for one in authors if record is not None and is_of_authors(record, [one]))
+    return replace(run, name=next(known, name))
 
 
 def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
@@ -224,9 +234,9 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
         UsageError: Another folder has this name.
     """
     path = runs_dir / run.name
-    by_0_1_0 = runs_dir / name_in_0_1_0(run.name)
-    if by_0_1_0 != path and (by_0_1_0 / _FILE).is_file() and _same_logs(run, by_0_1_0):
-        path = by_0_1_0  # it keeps its name; twice in a table it would be two runs
+    former = [runs_dir / name for name in _former_names(run)]
+    if before := [folder for folder in former if (folder / _FILE).is_file() and _same_logs(run, folder)]:
+        path = before[0]  # it keeps its name; twice in a table it would be two runs
     elif path.exists() or path.is_symlink():
         if not folders.is_imported(path):
             raise UsageError(f"{path}: exists and is not an imported run", hint="choose another name: --name NAME")
@@ -252,9 +262,13 @@ def save_imported(run: ImportedRun, runs_dir: Path) -> Path:
     return path
 
 
-def name_in_0_1_0(name: str) -> str:
-    """Returns the name that plifctl 0.1.0 gave to an imported run of the authors."""
-    return name.replace("authors-", "published-", 1)
+def _former_names(run: ImportedRun) -> list[str]:
+    """Returns the names that earlier versions gave to imports of such logs, which they all called the authors'."""
+    if run.name.startswith(_AUTHORS_PREFIX):
+        return [run.name.replace(_AUTHORS_PREFIX, "published-", 1)]
+    if run.name.startswith(_PREFIX) and run.settings:
+        return [run.name.replace(_PREFIX, prefix, 1) for prefix in (_AUTHORS_PREFIX, "published-")]
+    return []
 
 
 def _same_logs(run: ImportedRun, path: Path) -> bool:

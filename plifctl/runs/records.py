@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Vali
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, Ties, TimeControl
 from plifctl.config.identity import current_word
-from plifctl.config.overrides import is_modification
+from plifctl.config.overrides import changed_values, is_modification
 from plifctl.config.problems import first_problem
 from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
@@ -135,8 +135,8 @@ class ResultRecord(Spec):
     """Result of a finished run. Accuracies are fractions, epochs count from 1.
 
     Attributes:
-        origin: ``trained`` here; ``shipped`` with a registry folder; ``imported`` from the logs of other code; or
-            ``added``, trained by somebody else.
+        origin: ``trained`` here; ``shipped`` with a registry folder; of the ``authors``, from their logs; ``imported``
+            from other logs; or ``added``, trained by somebody else. The files of all imports say ``imported``.
         epochs: Number of epochs trained.
         stopped_early: Whether ``train.early_stop`` ended the training.
         digest: Digest of the experiment; None where other code ran it.
@@ -219,8 +219,9 @@ class ResultRecord(Spec):
 
     @property
     def is_subset(self) -> bool:
-        """Whether it is known to have used a part of the samples only."""
-        return self.data is not None and not self.data.complete
+        """Whether it is known to have used a part of the samples only, by its cache or by ``train.subset``."""
+        part = changed_values(self.overrides).get("train.subset", 1)
+        return part != 1 or (self.data is not None and not self.data.complete)
 
     @property
     def environments(self) -> list[dict[str, Any]]:
@@ -285,7 +286,8 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
     """Returns the records of finished runs, and those of the registry: its ``results/`` and the authors' runs.
 
     Each run of a source is returned once: a sweep that is repeated gives its runs the names of the shipped ones, which
-    it does not replace. An import of the authors' logs replaces the registry's record of them.
+    it does not replace. An import of the authors' logs replaces the registry's record of them; it is known by its test
+    accuracies, whatever its name.
     """
     found: dict[tuple[bool, str], ResultRecord] = {}  # by name, apart from the shipped ones
     files = [path for folder in registry_dirs for path in sorted((folder / "results").glob("*.json"))]
@@ -306,27 +308,46 @@ def load_records(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[ResultRe
         elif folders.is_added(path.parent):
             record = record.model_copy(update={"origin": "added"})
         found[record.origin == "shipped", record.run] = record
-    records = list(found.values())
-    return [*records, *_authors_records(registry_dirs, {record.run: record for record in records})]
+    authors = authors_records(registry_dirs)
+    records = [with_origin(record, authors) for record in found.values()]
+    imported = [record for record in records if record.origin == "authors"]
+    return [*records, *(record for record in authors if not is_of_authors(record, imported))]
 
 
-def _authors_records(registry_dirs: Sequence[Path], others: Mapping[str, ResultRecord]) -> list[ResultRecord]:
-    """Returns the records of the authors' runs in the registry that are not among ``others``."""
+def authors_records(registry_dirs: Sequence[Path]) -> list[ResultRecord]:
+    """Returns the records of the authors' runs in the registry; none, with a warning, if their files are damaged."""
     from plifctl.runs.authors import load_authors  # it makes records, so it imports this module
-    from plifctl.runs.imported import name_in_0_1_0
 
     try:
         records = [record for run in load_authors(registry_dirs) if (record := run.record()) is not None]
     except RunError as error:
         _log.warning("skipped: %s", error)
         return []
-    imported = {(r.experiment, r.test_accuracy) for r in others.values() if r.origin == "imported"}  # under any name
-    return [
-        record
-        for record in records
-        if others.keys().isdisjoint((record.run, name_in_0_1_0(record.run)))
-        and (record.experiment, record.test_accuracy) not in imported
-    ]
+    return [record.model_copy(update={"origin": "authors"}) for record in records]
+
+
+def is_of_authors(record: ResultRecord, authors: Iterable[ResultRecord]) -> bool:
+    """Returns whether a record is that of one of the authors' runs: it has the same test accuracies."""
+    return any(
+        (one.experiment, one.protocol, one.test_accuracy) == (record.experiment, record.protocol, record.test_accuracy)
+        for one in authors
+    )
+
+
+def with_origin(record: ResultRecord, authors: Sequence[ResultRecord]) -> ResultRecord:
+    """Returns the record of an imported run of the authors as theirs, and any other as it is.
+
+    Args:
+        record: The record of a run.
+        authors: Those of the authors' runs. If another run has the name of one, there is a warning.
+    """
+    if record.origin != "imported":
+        return record
+    if is_of_authors(record, authors):
+        return record.model_copy(update={"origin": "authors"})
+    if record.run in {one.run for one in authors}:
+        _log.warning("%s: has the name of a run of the authors, but not its accuracies: rename its folder", record.run)
+    return record
 
 
 def read_record(path: Path) -> ResultRecord:

@@ -42,36 +42,53 @@ class TestImport:
         listed = json.loads(plifctl("runs", "--json").out)
         assert {entry["status"] for entry in listed} == {"imported"}
         assert len(json.loads(plifctl("runs", "ls", "--status", "imported", "--json").out)) == 2
-        result = plifctl("runs", "show", "authors-fashion-mnist-plif")
+        result = plifctl("runs", "show", "imported-fashion-mnist-plif")
         assert result.code == 0
         assert "94.38 % (epoch 71)" in result.out
-        assert json.loads(plifctl("runs", "show", "authors-fashion-mnist-plif-tau16", "--json").out)["best_epoch"] == 71
+        assert (
+            json.loads(plifctl("runs", "show", "imported-fashion-mnist-plif-tau16", "--json").out)["best_epoch"] == 71
+        )
         make_run(places / "runs", epochs=2)
-        result = plifctl("runs", "compare", "authors-fashion-mnist-plif", "last")
+        result = plifctl("runs", "compare", "imported-fashion-mnist-plif", "last")
         assert result.code == 0
         assert "imported" in result.out
-        assert plifctl("runs", "verify", "authors-fashion-mnist-plif").out == "authors-fashion-mnist-plif: ok\n"
-        damaged = places / "runs" / "authors-fashion-mnist-plif" / "imported.json"
+        assert plifctl("runs", "verify", "imported-fashion-mnist-plif").out == "imported-fashion-mnist-plif: ok\n"
+        damaged = places / "runs" / "imported-fashion-mnist-plif" / "imported.json"
         damaged.write_text(damaged.read_text().replace("0.94", "0.95", 1))
         result = plifctl("runs", "verify")
         assert result.code == 1
-        assert "authors-fashion-mnist-plif: DAMAGED" in result.out
-        assert "authors-fashion-mnist-plif-tau16: ok" in result.out
-        assert plifctl("runs", "rm", "authors-fashion-mnist-plif-tau16", "--yes").code == 0
+        assert "imported-fashion-mnist-plif: DAMAGED" in result.out
+        assert "imported-fashion-mnist-plif-tau16: ok" in result.out
+        assert plifctl("runs", "rm", "imported-fashion-mnist-plif-tau16", "--yes").code == 0
         listed = json.loads(plifctl("runs", "--json").out)
         assert {entry["status"] for entry in listed} == {"damaged", "finished"}
 
-    def test_report_with_source_authors_prefers_imported_logs(self, plifctl: Plifctl, logs: Path) -> None:
+    def test_report_with_source_authors_has_the_authors_logs_only_and_imported_the_others(
+        self, plifctl: Plifctl, logs: Path
+    ) -> None:
+        sources = ("authors", "imported")
+        (before,) = json.loads(plifctl("report", "--table", "4", "--source", "authors", "--json").out)
         assert plifctl("runs", "import", logs).code == 0
         own = json.loads(plifctl("report", "--table", "4", "--json").out)[0]["entries"]
         assert all(entry.get("note", "").find("imported") < 0 for entry in own)
-        (table,) = json.loads(plifctl("report", "--table", "4", "--source", "authors", "--json").out)
-        assert all(entry["result"] for entry in table["entries"])
-        from_logs = [entry for entry in table["entries"] if "100 epochs logged" in entry["note"]]
-        numbers = [(entry["reported"], entry["result"], entry["difference"]) for entry in from_logs]
-        assert numbers == [(94.38, 94.38, 0.0), (94.65, 94.65, 0.0)]
+        authors, imported = (
+            json.loads(plifctl("report", "--table", "4", "--source", source, "--json").out)[0] for source in sources
+        )
+        assert authors == before
+        assert all(entry["result"] for entry in authors["entries"])
+        numbers = [
+            (entry["reported"], entry["result"], entry["runs"]) for entry in imported["entries"] if entry["result"]
+        ]
+        assert numbers == [
+            (94.38, 94.38, ["imported-fashion-mnist-plif"]),
+            (94.65, 94.65, ["imported-fashion-mnist-plif-tau16"]),
+        ]
+        assert {cell for row in imported["rows"] for cells in row[1:] for cell in cells if "@" in cell} == {
+            "94.38 @100",
+            "94.65 @100",
+        }
         old = plifctl("report", "--table", "4", "--source", "published", "--json")
-        assert json.loads(old.out) == [table]
+        assert json.loads(old.out) == [authors]
         assert old.err == "warning: old spelling: --source published is called --source authors now\n"
 
     def test_import_of_a_log_without_test_accuracy_says_that_its_best_is_of_validation(
@@ -119,10 +136,10 @@ class TestFigures:
     ) -> None:
         assert plifctl("runs", "import", logs).code == 0
         run = make_run(places / "runs", epochs=2)
-        authors = "authors-fashion-mnist-plif-tau16"
-        result = plifctl("report", "--figure", "6", "--run", run.name, "--run", authors, "--out", "a.svg", "--json")
+        imported = "imported-fashion-mnist-plif-tau16"
+        result = plifctl("report", "--figure", "6", "--run", run.name, "--run", imported, "--out", "a.svg", "--json")
         assert result.code == 0
-        assert json.loads(result.out)[0]["runs"] == [authors, run.name]
+        assert json.loads(result.out)[0]["runs"] == ["authors-fashion-mnist-plif-tau16", run.name, imported]
 
     @pytest.mark.parametrize(
         ("arguments", "text"),

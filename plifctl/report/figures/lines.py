@@ -48,9 +48,14 @@ class Line:
         return self.curves[0]
 
     @property
-    def imported(self) -> bool:
-        """Whether the curves were imported from logs of other code."""
-        return self.first.origin == "imported"
+    def of_authors(self) -> bool:
+        """Whether the curves are the authors', from their logs."""
+        return self.first.origin == "authors"
+
+    @property
+    def logs_of(self) -> str:
+        """Whose logs the curves are from: ``authors``, or ``imported`` from those of other code; empty: from none."""
+        return self.first.origin if self.first.origin in ("authors", "imported") else ""
 
     @property
     def base(self) -> str:
@@ -76,12 +81,11 @@ class Line:
     def describe(self) -> str:
         """Returns the settings that the label leaves out, for the caption."""
         first = self.first
-        if first.experiment is None:
-            return f"run {first.name}"
         seeds = sorted({curve.seed for curve in self.curves if curve.seed is not None})
         last = sorted({curve.epochs[-1] for curve in self.curves if curve.epochs})
         parts = [
-            first.experiment,
+            first.experiment or f"run {first.name}",
+            *(["from imported logs"] if first.origin == "imported" else []),
             *([f"recipe {first.recipe}"] if first.recipe else []),
             *([f"protocol {first.protocol}"] if first.protocol else []),
             *([f"T = {first.T}"] if first.T else []),
@@ -132,9 +136,9 @@ def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpe
 def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
     """Returns the label of each line of a figure: where labels would be the same, with what the lines differ in.
 
-    The authors' lines are named as such where others are in the figure.
+    Lines of the authors' logs, and of other logs, are named as such where others are in the figure.
     """
-    mixed = len({line.imported for line in lines}) > 1
+    mixed = len({line.logs_of for line in lines}) > 1
     facts = [
         (
             f"recipe {line.first.recipe}",
@@ -145,11 +149,11 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
         )
         for line in lines
     ]
-    added = tell_apart([(line.imported, line.panel, line.label) for line in lines], facts)
+    added = tell_apart([(line.logs_of, line.panel, line.label) for line in lines], facts)
     labels = {line: ", ".join([line.label, *more]) for line, more in zip(lines, added, strict=True)}
     for line in lines:
-        if mixed and line.imported:
-            labels[line] = f"{labels[line]}, authors"
+        if mixed and line.logs_of:
+            labels[line] = f"{labels[line]}, {line.logs_of}"
         elif len(line.curves) > 1:
             labels[line] = f"{labels[line]}, {len(line.curves)} seeds"
     return labels
@@ -158,9 +162,8 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
 def describe_lines(lines: Sequence[Line]) -> str:
     """Returns the sentences of a caption that say which runs were drawn."""
     labels = labels_of(lines)
-    sentences = [f"{labels[line]}: {line.describe()}." for line in lines if not line.imported]
-    if any(line.imported and line.neuron is not None for line in lines):
-        protocols = sorted({str(line.first.protocol) for line in lines if line.imported and line.neuron is not None})
+    sentences = [f"{labels[line]}: {line.describe()}." for line in lines if not line.of_authors]
+    if protocols := sorted({str(line.first.protocol) for line in lines if line.of_authors}):
         sentences.append(f"The authors' runs: from their logs, protocol {' and '.join(protocols)}, seed 2020.")
     if any(len(line.curves) > 1 for line in lines):
         sentences.append("Bands: mean ± standard deviation over seeds.")

@@ -122,7 +122,7 @@ def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
     shown: dict[str, Line2D] = {}
     for index, (axes, (title, members)) in enumerate(zip(grid, panels.items(), strict=True)):
         last = epochs or _last_of_ours(members)
-        for line in sorted(members, key=lambda line: (not line.imported, line.tau or 0.0, line.neuron != "plif")):
+        for line in sorted(members, key=lambda line: (not line.of_authors, line.tau or 0.0, line.neuron != "plif")):
             if (drawn := _draw_accuracy(axes, line, last, styles[line])) is not None:
                 shown.setdefault(labels[line], drawn)
         letter(axes, index, verbatim(title))
@@ -144,15 +144,15 @@ def _draw_accuracy(axes: Axes, line: Line, last: int | None, style: tuple[str, A
         if len(percent) == 1:
             axes.plot(numbers, percent[0], color=colour, alpha=0.25, linewidth=0.6)
         percent = np.array([moving_average(numbers, row.tolist()) for row in percent])
-    compared = line.imported and last is not None
+    compared = line.of_authors and last is not None
     return _draw_mean(
         axes,
         numbers,
         percent,
         color=colour,
         linestyle=dashes,
-        linewidth=1.0 if line.imported else 1.5,
-        marker="" if line.imported or not few else "o",
+        linewidth=1.0 if line.of_authors else 1.5,
+        marker="" if line.of_authors or not few else "o",
         markersize=3,
         alpha=0.6 if compared else 1.0,
     )
@@ -209,7 +209,7 @@ def draw_tau(lines: Sequence[Line], epochs: int | None) -> Figure:
             if layer >= layers[index]:
                 axes.remove()
                 continue
-            for line in sorted(members, key=lambda line: (not line.imported, line.tau or 0.0)):
+            for line in sorted(members, key=lambda line: (not line.of_authors, line.tau or 0.0)):
                 if (drawn := _draw_tau(axes, line, layer, last, styles[line])) is not None:
                     shown.setdefault(labels[line], drawn)
             axes.set_title(rf"$\tau({layer})$", fontsize=6, pad=2)
@@ -226,7 +226,7 @@ def _draw_tau(axes: Axes, line: Line, layer: int, last: int | None, style: tuple
     numbers, values = values_of(line, lambda curve: curve.tau[layer] if layer < len(curve.tau) else (), last)
     if not numbers:
         return None
-    few = not line.imported and len(numbers) <= WINDOW
+    few = not line.of_authors and len(numbers) <= WINDOW
     return _draw_mean(
         axes,
         numbers,
@@ -235,7 +235,7 @@ def _draw_tau(axes: Axes, line: Line, layer: int, last: int | None, style: tuple
         linestyle=style[1],
         marker="o" if few else "",
         markersize=2,
-        alpha=0.6 if line.imported and last is not None else 1.0,
+        alpha=0.6 if line.of_authors and last is not None else 1.0,
     )
 
 
@@ -313,7 +313,7 @@ def _panels(lines: Sequence[Line], wanted: str) -> dict[str, list[Line]]:
 
 def _last_of_ours(lines: Sequence[Line]) -> int | None:
     """Returns the last epoch of our curves, up to which the authors' are drawn; None without a curve of ours."""
-    ours = [curve for line in lines if not line.imported for curve in line.curves]
+    ours = [curve for line in lines if not line.of_authors for curve in line.curves]
     return max((curve.epochs[-1] for curve in ours if curve.epochs), default=None)
 
 
@@ -325,14 +325,16 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
     labels, others = labels_of(lines), iter(_OTHER_STYLES * len(lines))
     found: dict[str, tuple[str, Any]] = {}
     taken = set()
-    order = {line: (not line.imported, line.average_pooling, line.first.changes, labels[line]) for line in lines}
+    order = {line: (not line.of_authors, line.average_pooling, line.first.changes, labels[line]) for line in lines}
     for line in sorted(lines, key=order.__getitem__):
         if labels[line] not in found:
-            place = (line.imported, line.neuron, line.tau)
+            place = (line.of_authors, line.neuron, line.tau)
             usual = _STYLES.get(place[1:]) if place not in taken else None
             found[labels[line]] = usual or next(others)
             taken.add(place)
-    shared = sum(count for count in Counter(found.values()).values() if count > 1)
+    # a line of ours has the style of the authors' line that it is drawn over
+    counts = Counter({labels[line]: (line.of_authors, found[labels[line]]) for line in lines}.values())
+    shared = sum(count for count in counts.values() if count > 1)
     if shared:
         _log.warning("%d lines share their colour and dashes with another one; name fewer runs", shared)
     return {line: found[labels[line]] for line in lines}

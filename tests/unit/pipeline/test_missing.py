@@ -1,14 +1,19 @@
 """The runs that tables lack."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from factories import made_record
 
 from plifctl.config.lookup import load_experiment
 from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import step_cost
-from plifctl.pipeline.missing import find_missing
+from plifctl.pipeline.missing import MissingRun, find_missing
 from plifctl.report import TableOptions
+from plifctl.runs.records import record_text
+from plifctl.runs.sessions import Session
+from plifctl.training.progress import TRAINING_VERSION
 
 
 @pytest.fixture(autouse=True)
@@ -51,3 +56,50 @@ def test_missing_of_tables_that_need_no_run_is_refused(places: Path) -> None:
     with pytest.raises(UsageError, match="no cell of table 1, table fast, table runs waits for a certain run"):
         find_missing(["1", "fast", "runs"], places / "runs")
     assert find_missing(["1", "4"], places / "runs") == find_missing(["4"], places / "runs")
+
+
+def save_record(runs: Path, experiment: str, seed: int, **changes: Any) -> None:
+    """Saves the result of a run of two epochs of recipe ``authors``, trained by this plifctl."""
+    recipe, overrides = changes.pop("recipe", "authors"), changes.get("overrides", ())
+    spec = load_experiment(experiment, recipe=recipe, overrides=overrides).spec
+    sessions = (Session(epochs=(1, 2), training_version=TRAINING_VERSION, host="h", environment={}),)
+    values = {"recipe": recipe, "digest": spec.digest, "run": f"{experiment}-{seed}", "sessions": sessions} | changes
+    record = made_record(experiment, (0.8, 0.9), seed, **values)
+    (runs / record.run).mkdir(parents=True)
+    (runs / record.run / "result.json").write_text(record_text(record), encoding="utf-8")
+
+
+@pytest.mark.parametrize("table", ["significance", "speed", "claims"])
+def test_missing_of_a_pair_trains_with_the_settings_and_seeds_of_the_runs_of_the_other_side(
+    places: Path, table: str
+) -> None:
+    for seed in (1, 2):
+        save_record(places / "runs", "fashion-mnist-plif", seed)
+    place = "Fashion-MNIST, τ = 2" if table == "claims" else "Fashion-MNIST: PLIF − LIF, τ = 2"
+
+    def missing() -> list[MissingRun]:
+        return [run for run in find_missing([table]) if any(place in cell for cell in run.cells)]
+
+    found, start = missing(), "plifctl train fashion-mnist-lif --recipe authors --epochs 2 --seed"
+    assert [run.command for run in found] == [f"{start} 1", f"{start} 2"]
+    assert [(run.recipe, run.epochs, run.seed) for run in found] == [("authors", 2, 1), ("authors", 2, 2)]
+    for seed in (1, 2):  # the runs that the commands give
+        save_record(places / "runs", "fashion-mnist-lif", seed)
+    assert missing() == []
+
+
+def test_missing_of_a_pair_of_modified_runs_has_their_changes(places: Path, speed: float) -> None:
+    changes = ("train.subset=0.1",)
+    save_record(places / "runs", "fashion-mnist-plif", 2020, overrides=changes)
+    options = TableOptions(include_modified=True)
+    (run,) = [run for run in find_missing(["speed"], options=options) if run.experiment == "fashion-mnist-lif"]
+    assert run.command == "plifctl train fashion-mnist-lif --recipe authors --epochs 2 --set train.subset=0.1"
+    spec = load_experiment("fashion-mnist-lif", recipe="authors").spec
+    assert run.seconds == pytest.approx(2 * spec.train.steps_per_epoch(6000) * 2 * step_cost(spec).macs / speed)
+
+
+def test_missing_of_a_pair_trains_runs_of_an_earlier_training_version_again(places: Path) -> None:
+    save_record(places / "runs", "fashion-mnist-plif", 1, sessions=())  # as those of 0.1.0
+    experiments = ("fashion-mnist-lif", "fashion-mnist-plif")
+    found = [run.command for run in find_missing(["speed"]) if run.experiment in experiments]
+    assert found == [f"plifctl train {name} --recipe authors --epochs 2 --seed 1" for name in experiments]

@@ -86,6 +86,24 @@ def test_page_shows_the_result_of_an_imported_log_that_the_list_shows(
     assert run["result"] == (result and dict(zip(("value", "epoch", "of"), result, strict=True)))
 
 
+def test_page_calls_only_the_authors_logs_theirs(tmp_path: Path) -> None:
+    (tmp_path / "logs").mkdir()
+    for name in ("MNIST_init_tau_2.0_use_plif_True_use_max_pool_True_T_8_detach_reset_True", "resnet"):
+        text = "Wall time,Step,Value\n1,0,0.5\n2,1,0.6\n"
+        (tmp_path / "logs" / f"run-{name}-tag-test_accuracy.csv").write_text(text)
+    import_logs(tmp_path / "logs")
+    (tmp_path / "runs/imported-mnist-plif").rename(tmp_path / "runs/authors-mnist-plif")  # as earlier versions named it
+    runs = [run for run in PageSource().data()["runs"] if run["name"] in ("authors-mnist-plif", "imported-resnet")]
+    found = sorted((run["name"], run["whose"], run["status"], run["epochs"]) for run in runs)
+    assert found == [
+        ("authors-mnist-plif", "authors", "imported", 1024),
+        ("authors-mnist-plif", "imported", "imported", 2),
+        ("imported-resnet", "imported", "imported", 2),
+    ]
+    results = {run["whose"]: run["result"]["value"] for run in runs if run["name"] == "authors-mnist-plif"}
+    assert results == {"authors": pytest.approx(0.9972, abs=1e-4), "imported": 0.6}
+
+
 def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:
     text = write_report_page(tmp_path / "page", figures=["1b"]).read_text(encoding="utf-8")
     assert "data:image/svg+xml;base64," in text

@@ -42,7 +42,7 @@ def test_list_entries_has_imported_runs_then_ours_and_names_damaged_ones(
     with caplog.at_level(logging.WARNING, logger="plifctl"):
         entries = list_entries()
     assert [entry.status for entry in entries] == ["imported", "damaged", "finished"]
-    assert entries[0].run == "authors-fashion-mnist-plif"
+    assert entries[0].run == "imported-fashion-mnist-plif"
     assert "run.json: damaged" in caplog.text
     assert [entry.run for entry in list_entries(status="finished")] == [finished.name]
     with pytest.raises(UsageError, match="unknown experiment 'demoo'"):
@@ -129,8 +129,8 @@ def test_verify_runs_yields_the_problems_of_each(tmp_path: Path) -> None:
 def test_remove_folders_removes_runs_and_imported_runs(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs")
     import_logs(logs(tmp_path / "logs", LOG))
-    sizes = find_removable([run.name, "authors-fashion-mnist-plif", run.name])
-    assert [path.name for path in sizes] == ["authors-fashion-mnist-plif", run.name]
+    sizes = find_removable([run.name, "imported-fashion-mnist-plif", run.name])
+    assert [path.name for path in sizes] == ["imported-fashion-mnist-plif", run.name]
     assert all(size > 0 for size in sizes.values())
     assert list(remove_folders(sizes)) == list(sizes)
     assert list((tmp_path / "runs").iterdir()) == []
@@ -168,7 +168,7 @@ def test_import_logs_with_logs_that_cannot_be_read_imports_the_others(tmp_path: 
     (folder / "board").mkdir()
     os.mkfifo(folder / "board/events.out.tfevents.1")
     found = import_logs(folder)
-    assert sorted(run.name for run in found.runs) == ["authors-fashion-mnist-plif", "imported-a"]
+    assert sorted(run.name for run in found.runs) == ["imported-a", "imported-fashion-mnist-plif"]
     assert sorted(str(error).removeprefix(f"{folder}/")[:30] for error in found.errors) == [
         "b: none of its scalars has a k",
         "board/events.out.tfevents.1: n",
@@ -182,3 +182,10 @@ def test_import_logs_without_a_readable_log_is_refused(tmp_path: Path) -> None:
     (folder / "run-c-tag-test_acc.csv").write_text("Wall time,Step,Value\n1,0,x\n")
     with pytest.raises(DamagedFileError, match=r"run-c-tag-test_acc\.csv:2"):
         import_logs(folder)
+
+
+def test_import_logs_again_names_the_run_that_it_replaces(tmp_path: Path) -> None:
+    folder, runs = logs(tmp_path / "logs", LOG), tmp_path / "runs"
+    (run,) = import_logs(folder).runs
+    (runs / run.name).rename(runs / "authors-fashion-mnist-plif")  # as earlier versions named it
+    assert [found.name for found in import_logs(folder).runs] == ["authors-fashion-mnist-plif"]

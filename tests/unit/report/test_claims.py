@@ -23,6 +23,8 @@ from plifctl.report.results import Results
 from plifctl.runs import Predictions, ResultRecord, RunData, load_records
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
+from plifctl.runs.sessions import Session
+from plifctl.training.progress import TRAINING_VERSION
 
 ABOVE, BREAKDOWN, POOLING, FASTER, GATHER, TIME = (claim.text for claim in CLAIMS)
 
@@ -215,11 +217,14 @@ def test_a_margin_is_compared_with_an_interval_for_the_size_of_the_difference(tm
 @pytest.mark.parametrize(
     ("plif", "lif", "outcome"),
     [
-        ([1], [2], "yes"),
-        ([3], [4], "open"),  # one seed: less than half as many again
-        ([3], [2], "no"),
+        ([2], [4], "yes"),
+        ([3], [1], "no"),
+        ([1], [2], "open"),  # one seed: a difference of one epoch is the least there can be
+        ([2], [1], "open"),
+        ([5], [7], "open"),  # less than half as many again
         ([1, 2, 1], [3, 4, 3], "yes"),  # all differ by two: no interval, and more than half as many again
         ([3, 3], [4, 4], "open"),  # as with one seed
+        ([1, 1], [2, 2], "open"),
         ([1, 2, 3], [2, 2, 2], "open"),
         ([3, 4, 4], [1, 1, 2], "no"),
     ],
@@ -229,7 +234,7 @@ def test_plif_learns_faster_by_a_factor_with_one_seed_else_by_the_interval(
 ) -> None:
     def reaching(variant: str, epochs: list[int]) -> list[ResultRecord]:
         return [
-            run(variant, (0.5,) * (epoch - 1) + (0.9,) * (6 - epoch), seed)
+            run(variant, (0.5,) * (epoch - 1) + (0.9,) * (8 - epoch), seed)
             for seed, epoch in enumerate(epochs, start=1)
         ]
 
@@ -346,6 +351,20 @@ def test_time_is_used_only_counts_tests_of_the_reported_epoch() -> None:
     assert "yes" in dict(findings(TIME, *stale, longer).values())  # a stale run is no reason to forget the other
 
 
+def test_time_is_used_names_the_runs_of_the_same_settings_that_were_not_tested() -> None:
+    tested, other = under_controls("gesture-plif", 300, 290), under_controls("gesture-plif", 1, 1, 1, 1, 1)
+    untested = [one.model_copy(update={"controls": ()}) for one in other[2:]]
+    of_other_settings = other[4].model_copy(update={"run": "longer", "controls": (), "epochs": 2})
+    found = table(*tested, *untested, of_other_settings)
+    assert found.rows[5][4].endswith("@1, 2 seeds")
+    names = "run-plif-3, run-plif-4, run-plif-5"
+    warnings = [warning for warning in found.warnings if warning.startswith("NOT COUNTED")]
+    assert warnings == [f"NOT COUNTED: runs {names}: not tested under controls: plifctl eval RUN --controls"]
+    shipped = [one.model_copy(update={"origin": "shipped"}) for one in (*tested, untested[0])]
+    assert "NOT COUNTED: run run-plif-3: not tested under controls" in table(*shipped, source="shipped").warnings
+    assert not any("NOT COUNTED" in warning for warning in table(*untested).warnings)  # nothing is counted
+
+
 def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     found = table(*under_controls("gesture-plif", 300), *under_controls("demo", 20, 20))
     assert found.rows[5][4] == (
@@ -353,7 +372,8 @@ def test_time_is_used_says_which_runs_it_speaks_of() -> None:
         "DVS128 Gesture: shuffled −30.00 [−32.78, −27.10], reversed −30.20 @1"
     )
     assert found.rows[5][5] == (
-        "holds only for synthetic gestures, DVS128 Gesture (one seed in 1 of 2 comparisons; after the first epoch)"
+        "holds only for synthetic gestures, DVS128 Gesture "
+        "(one seed in 1 of 2 comparisons; after the first epoch; training version 1)"
     )
     several = [*under_controls("gesture-plif", 300), *under_controls("gesture-plif", 0, protocol="B", run="other")]
     labels = findings(TIME, *several)
@@ -408,17 +428,40 @@ def test_claims_without_runs_say_so_and_name_the_experiments_that_lack_them() ->
 def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() -> None:
     part = RunData(verified=True, complete=False, train=800, validation=0, test=100, cache="c")
     found = table(*(run(variant, (0.9, 0.95), data=part) for variant in ("plif", "lif")))
-    assert found.rows[0][5] == "not supported (one seed each; after the first 2 epochs; subset)"
+    assert found.rows[0][5] == "not supported (one seed each; after the first 2 epochs; subset; training version 1)"
     assert "@2 subset" in found.rows[0][4]
 
 
 def test_verdict_on_runs_of_the_short_training_says_so() -> None:
     digests = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec.digest for v in ("plif", "lif")}
     found = table(*(run(v, (0.9,) * 32, recipe="fast", digest=digest) for v, digest in digests.items()))
-    assert found.rows[0][4:] == ("Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast", "not supported (one seed each; fast)")
+    assert found.rows[0][4:] == (
+        "Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast",
+        "not supported (one seed each; fast; training version 1)",
+    )
 
 
-@pytest.mark.parametrize("source", ["mine", "shipped", "authors", "added"])
+def test_verdict_and_evidence_say_what_forbids_to_compare_the_runs() -> None:
+    data = RunData(verified=False, complete=True, train=60000, validation=0, test=10000, cache="c")
+    today = (Session(epochs=(1, 1), training_version=TRAINING_VERSION, host="h", environment={}),)
+    values: dict[str, Any] = {"data": data, "overrides": ("train.lr=0.1",)}
+    runs = [run(variant, (0.9,), **values) for variant in ("plif", "lif")]
+    found = table(*runs, include_modified=True)
+    lacks = "modified: train.lr=0.1; source not verified; training version 1"
+    assert found.rows[0][5] == f"not supported (one seed each; after the first epoch; {lacks})"
+    evidence = next(entry.numbers[0] for entry in found.entries if entry.column == "My runs: N-MNIST, τ = 2")
+    for one, note in zip(runs, evidence.note.split(" | "), strict=True):
+        facts = (one.experiment, f"run {one.run}", "training version 1: ", "not verified", "MODIFIED: train.lr=0.1")
+        for part in facts:
+            assert part in note
+    data = data.model_copy(update={"verified": True})
+    known = table(*(run(variant, (0.9,), data=data, sessions=today) for variant in ("plif", "lif")))
+    assert known.rows[0][5] == "not supported (one seed each; after the first epoch)"
+    (controlled,) = under_controls("gesture-plif", 300, data=data.model_copy(update={"verified": False, "test": 1000}))
+    assert table(controlled).rows[5][5].endswith("after the first epoch; source not verified; training version 1)")
+
+
+@pytest.mark.parametrize("source", ["mine", "shipped", "authors", "imported", "added"])
 def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultRecord], source: Any) -> None:
     found = table(*authors, source=source)
     assert len(found.columns) == (4 if source == "authors" else 6)
@@ -429,7 +472,8 @@ def test_claims_in_every_format_have_rules_and_verdicts(authors: list[ResultReco
     assert r"\begin{tabular}{p{3cm}p{3cm}p{6cm}" in found.to_latex()
     lines = list(csv.DictReader(io.StringIO(found.to_csv())))
     (line,) = [line for line in lines if (line["row"], line["column"]) == (GATHER, "Authors' runs: CIFAR-10")]
-    assert line["note"] == "runs authors-cifar10-plif, authors-cifar10-plif-tau16"
+    notes = line["note"].split(" | ")
+    assert ["run authors-cifar10-plif;" in notes[0], "run authors-cifar10-plif-tau16;" in notes[1]] == [True, True]
     sources = {line["column"]: line["result"] for line in lines if line["row"] == TIME}
     assert sources["Verdict, authors"] == "no stored evidence"
 

@@ -102,6 +102,19 @@ def test_epochs_are_timed_by_recipe_authors_then_paper_on_the_same_processor() -
     )
 
 
+def test_epochs_of_recipe_paper_with_more_training_samples_than_the_authors_are_not_timed() -> None:
+    gestures, theirs = {"of": "gesture-plif", "dataset": "gesture"}, log(0.90, 0.95, of="gesture-plif")
+    trained, paper = fast(0.91, **gestures), made("paper", "A", (0.5,), **gestures)  # of 1,176 samples, not 936
+    table = build(trained, paper, theirs)
+    assert shown(table)[0][TO_LEVEL] == shown(table)[0][AFTER] == ""
+    assert table.warnings == (
+        "gesture-plif, protocol B: NOT COMPARED with the authors' run: "
+        "no run of recipe authors, protocol A, and training version 1 on Some CPU has CPU minutes",
+    )
+    authors = made("authors", "A", (0.5,), 2, **gestures)
+    assert shown(build(trained, paper, authors, theirs))[0][TO_LEVEL] == "2.0 (2)"
+
+
 @pytest.mark.parametrize(
     "changes",
     [

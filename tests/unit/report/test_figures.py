@@ -37,7 +37,7 @@ from plifctl.training.initial_state import InitialState, InitialStates
 from plifctl.training.layer_metrics import QUANTILES
 
 
-def curve(experiment: str | None, epochs: Sequence[int], *, origin: Any = "imported", **changes: Any) -> Curve:
+def curve(experiment: str | None, epochs: Sequence[int], *, origin: Any = "authors", **changes: Any) -> Curve:
     generator = np.random.default_rng(len(epochs))
     values: dict[str, Any] = {
         "name": f"{origin}-{experiment}",
@@ -183,7 +183,7 @@ class TestAccuracy:
             figure = FIGURE_KINDS["6"].draw([line(curve(name, range(1, 9))) for name in names], None)
         titles = [axes.get_title(loc="left") for axes in figure.axes]
         assert titles[:4] == ["(a) Fashion-MNIST", "(b) CIFAR-10", "(c) CIFAR10-DVS", "(d) DVS128 Gesture"]
-        assert titles[4] == "(e) imported-None"
+        assert titles[4] == "(e) authors-None"
 
     def test_draw_accuracy_with_missing_values_leaves_them_out(self) -> None:
         gaps = curve("cifar10-plif", [1, 2, 3], series={"test_accuracy": (0.5, None, 0.7)})
@@ -264,6 +264,17 @@ class TestLabels:
         found = lines(*(curve("mnist-lif", [1], **known | changes) for changes in ({"seed": 1}, {"seed": 2, **other})))
         assert [len(one.curves) for one in found] == [1, 1]
         assert list(labels_of(found).values())[1] == f"LIF, τ = 2, {text}"
+
+    def test_only_the_authors_logs_are_called_theirs(self) -> None:
+        other = curve(None, [1, 2], origin="imported", name="resnet", recipe=None, protocol=None, T=None, seed=None)
+        found = lines(curve("mnist-lif", [1]), curve("mnist-lif", [1, 2], origin="imported"), other)
+        sign = r"LIF, $\tau$ = 2"
+        assert list(labels_of(found).values()) == [f"{sign}, authors", f"{sign}, imported", "resnet, imported"]
+        assert describe_lines(found) == (
+            "LIF, τ = 2, imported: mnist-lif, from imported logs, recipe authors, protocol A, T = 8, seed 2020, 2 "
+            "epochs. resnet, imported: run resnet, from imported logs, 2 epochs. "
+            "The authors' runs: from their logs, protocol A, seed 2020."
+        )
 
     def test_lines_of_a_repeated_seed_are_the_longest_run(self) -> None:
         runs = [curve("mnist-lif", range(1, n), origin="trained", name=f"run{n}") for n in (3, 5, 4)]
@@ -351,6 +362,15 @@ class TestSeeds:
         assert len(styles) == 23
         warned = ["6 lines share their colour and dashes with another one; name fewer runs"]
         assert caplog.messages == (warned if number == 24 else [])
+
+    @pytest.mark.parametrize("name", ["6", "7"])
+    def test_draw_of_a_run_in_the_style_of_the_authors_line_does_not_warn(
+        self, name: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        axes = draw(name, curve("mnist-plif", [1, 2], origin="trained"), curve("mnist-plif", [1, 2])).axes[0]
+        assert len({(drawn.get_color(), str(drawn._unscaled_dash_pattern)) for drawn in axes.lines}) == 1
+        assert len(axes.lines) == 2
+        assert caplog.messages == []
 
 
 @pytest.mark.parametrize("panels", [1, 2, 5])

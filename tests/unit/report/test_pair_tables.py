@@ -21,10 +21,10 @@ from plifctl.report.pairs import find_pairs
 from plifctl.report.results import Results, cut_record
 from plifctl.report.significance import format_p
 from plifctl.report.statistics import mcnemar, paired_t
-from plifctl.runs import Predictions, ResultRecord, RunData, find_logs, import_log, load_records
+from plifctl.runs import Predictions, ResultRecord, RunData, authors_records, find_logs, import_log, load_records
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.folders import EXTERNAL_PREFIX
-from plifctl.runs.records import record_text
+from plifctl.runs.records import record_text, with_origin
 from plifctl.runs.sessions import Session
 
 
@@ -71,7 +71,8 @@ def authors(shared: Path) -> list[ResultRecord]:
     folder = shared / "data/published-logs"
     names = registry().experiments()
     records = [import_log(log, folder, tags={}, experiments=names).record() for log in find_logs(folder)]
-    return [record for record in records if record is not None]
+    known = authors_records(registry().folders)
+    return [with_origin(record, known) for record in records if record is not None]
 
 
 @pytest.mark.long

@@ -192,17 +192,23 @@ def test_build_table_of_early_epochs_uses_the_numbers_of_that_epoch() -> None:
 
 
 def imported(**changes: Any) -> ResultRecord:
-    found = record(origin="imported", recipe="authors", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
+    changes = {"origin": "authors"} | changes
+    found = record(recipe="authors", epochs=3, test_accuracy=(0.5, None, 0.25), **changes)
     return found.model_copy(update={"data": None, "digest": None})
 
 
-def test_build_table_uses_imported_runs_for_the_source_authors_only() -> None:
+def test_build_table_uses_the_authors_runs_for_the_source_authors_only() -> None:
     log = imported(accuracy=0.5, best_epoch=1)
     assert results(table("4", log)) == {}
     assert results(table("4", record(), log, source="authors")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
     found = table("4", log, source="authors")
     assert "authors, Δ" in found.columns
     assert "the authors' log, 2 epochs logged, best epoch 1" in found.notes["a"]
+    other = imported(accuracy=0.6, best_epoch=1, origin="imported", run="other")
+    assert results(table("4", log, other, source="authors")) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["50.00"]}
+    found = table("4", log, other, source="imported")
+    assert results(found) == {("PLIF (τ₀ = 2)", "Fashion-MNIST"): ["60.00"]}
+    assert "a log of other code, 2 epochs logged, best epoch 1" in found.notes["a"]
 
 
 def test_selection_table_compares_best_last_and_mean() -> None:
@@ -214,6 +220,10 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     found = build_selection_table([long, chosen, modified, once, imported()])
     values = {(e.row, e.column): e.numbers[0].value for e in found.entries}
     assert {row for row, _ in values} == {long.run, "b"} | {imported().run}
+    assert found.warnings == (
+        "left out: m: modified (train.lr=0.1): --include-modified counts such runs",
+        "left out: once: tested after one epoch only",
+    )
     last = [0.8] * 62 + [0.6]
     assert values[(long.run, "mean of the last 64 (logged)")] == pytest.approx(100 * sum(last) / len(last))
     assert values[(long.run, "best − last")] == pytest.approx(30)
@@ -244,7 +254,7 @@ def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Pa
         assert len(filled) == wanted
         for entry in filled:
             assert [number.text for number in entry.numbers] == [f"{float(entry.reported):.2f}"]
-    source = build_selection_table([r for r in records if r.origin == "imported"]).source
+    source = build_selection_table([r for r in records if r.origin == "authors"]).source
     assert "In the authors' 30 logs of protocol A, a maximum over test epochs is 0.1 to 26.7 points" in source
     assert "In the authors' 2 logs of protocol B, the best test epoch is 0.7 to 1.8 points" in source
 

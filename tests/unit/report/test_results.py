@@ -15,7 +15,7 @@ from plifctl.paths import registry_dirs
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.page import build_page_data
 from plifctl.report.render import is_numeric
-from plifctl.report.results import Results, cut_record
+from plifctl.report.results import SOURCES, Results, cut_record
 from plifctl.report.tables import check_tables
 from plifctl.runs import ResultRecord, RunData, load_records
 from plifctl.runs.records import Fold, record_text
@@ -58,7 +58,7 @@ def run(*tests: float | None, of: str = "fashion-mnist-plif", **changes: Any) ->
 
 
 def authors(*tests: float | None, **changes: Any) -> ResultRecord:
-    return run(*tests, **({"origin": "imported", "run": "log", "data": None, "digest": None} | changes))
+    return run(*tests, **({"origin": "authors", "run": "log", "data": None, "digest": None} | changes))
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
@@ -86,6 +86,31 @@ def test_difference_of_fewer_epochs_is_to_the_best_of_the_authors_same_epochs() 
     found = table("4", run(0.90), authors(0.88, 0.91))
     assert cell(found) == [("90.00 @1", 2.0)]
     assert "Δ to 88.00, the first epoch of the authors' run" in found.notes["a"]
+
+
+def test_difference_of_other_logs_with_fewer_epochs_is_to_the_authors_same_epochs() -> None:
+    """A rerun of the authors' code by somebody else is no authors' run, whose end may be missing in its log."""
+    other = authors(0.80, 0.83, origin="imported", run="rerun")
+    found = table("4", other, authors(0.88, 0.91, 0.9438), source="imported")
+    assert cell(found) == [("83.00 @2", -8.0)]
+    assert "Δ to 91.00, the best of the first 2 epochs of the authors' run" in found.notes["a"]
+    assert "a log of other code, 2 epochs logged" in found.notes["a"]
+    assert cell(table("4", other, source="authors")) == []
+    mine = run(0.90, 0.9134)
+    assert cell(table("4", mine, other, authors(0.88, 0.91, 0.9438))) == [("91.34 @2", 0.34)]
+    assert cell(table("4", mine, other)) == [("91.34 @2", None)]
+
+
+@pytest.mark.parametrize("recipe", ["paper", "fast"])
+def test_difference_of_fewer_epochs_of_another_recipe_than_the_authors_is_none(recipe: str) -> None:
+    other, log = run(0.90, 0.9134, recipe=recipe), authors(0.88, 0.91, 0.9438)
+    ((shown, difference),) = cell(table("4", other, log))
+    assert (shown.split(" fast")[0], difference) == ("91.34 @2", None)
+    assert "Δ" not in table("4", other, log).notes["a"]
+    ((_, difference),) = cell(table("early", other, log), ("PLIF (τ₀ = 2), 1", "accuracy"))
+    assert difference is None
+    whole = run(0.94, recipe="paper", epochs=1024)
+    assert cell(table("4", whole, log)) == [("94.00", -0.38)]  # the paper reports it of its own recipe
 
 
 @pytest.mark.parametrize(
@@ -138,6 +163,17 @@ def test_difference_of_a_mean_over_seeds_is_that_of_the_mean() -> None:
 def test_difference_in_time_steps_is_none_and_t_has_no_epochs() -> None:
     (entry,) = [entry for entry in table("3", run(0.9, 0.91)).entries if entry.numbers]
     assert (entry.numbers[0].shown, entry.numbers[0].difference) == ("8", None)
+
+
+@pytest.mark.parametrize("name", ["early", "3"])
+@pytest.mark.parametrize("source", ["mine", "authors"])
+def test_note_on_a_number_of_one_epoch_or_on_t_names_no_measure_of_the_whole_run(name: str, source: Any) -> None:
+    notes = table(name, run(0.89, 0.91), authors(0.89, 0.91), source=source).notes
+    assert {note.split(";")[0] for note in notes.values()} == {"fashion-mnist-plif: protocol A"}
+    assert not any("best epoch" in note for note in notes.values())
+    whole = table("4", run(0.89, 0.91), authors(0.89, 0.91), source=source).notes["a"]
+    assert whole.startswith("fashion-mnist-plif: protocol A (maximum over test epochs); ")
+    assert ("best epoch 1" in whole) == (source == "authors")
 
 
 # ------------------------------------------------------------------------------------------------ --epochs
@@ -315,15 +351,16 @@ def test_sources_are_never_pooled() -> None:
     records = [
         run(accuracy, origin=origin, run=origin, seed=seed)
         for seed, (origin, accuracy) in enumerate(
-            [("trained", 0.91), ("shipped", 0.92), ("added", 0.93), ("imported", 0.94)]
+            [("trained", 0.91), ("shipped", 0.92), ("added", 0.93), ("authors", 0.94), ("imported", 0.95)]
         )
     ]
-    shown = {source: cell(table("4", *records, source=source)) for source in ("mine", "shipped", "added", "authors")}
+    shown = {source: cell(table("4", *records, source=source)) for source in SOURCES.values()}
     assert {source: numbers[0][0] for source, numbers in shown.items()} == {
         "mine": "91.00 @1",
         "shipped": "92.00 @1",
         "added": "93.00 @1",
         "authors": "94.00 @1",
+        "imported": "95.00 @1",
     }
     assert all(len(numbers) == 1 for numbers in shown.values())
     assert shown["mine"][0][1] == -3.0
@@ -398,6 +435,26 @@ def test_csv_mean_counts_the_last_64_epochs_not_the_last_64_tests() -> None:
     assert line["mean_last_64"] == ""  # it would be the mean from the first epoch on
 
 
+@pytest.mark.parametrize(("name", "column"), [("runs", "accuracy"), ("selection", "result"), ("4", PLACE[1])])
+def test_csv_of_a_run_names_its_measure_and_that_it_trained_on_a_part_of_the_samples(name: str, column: str) -> None:
+    part = run(0.90, 0.91, overrides=("train.subset=0.1",))
+    found = [line for line in lines(table(name, part, include_modified=True)) if line["column"] == column]
+    assert [(line["measure"], line["subset"], line["modified"]) for line in found] == [
+        ("maximum over test epochs", "True", "True")
+    ]
+    assert {line["measure"] for line in lines(table("selection", run(0.9, 0.91))) if line["column"] != "result"} == {""}
+
+
+def test_run_on_a_part_of_the_samples_is_a_subset_whether_its_cache_or_its_experiment_has_them() -> None:
+    part = ("train.subset=0.1",)
+    assert all(run(0.9, **changes).is_subset for changes in ({"data": SMALL}, {"overrides": part}))
+    assert run(0.9, overrides=part, data=None).is_subset
+    assert not any(run(0.9, overrides=changes).is_subset for changes in ((), ("train.subset=1.0",)))
+    found = table("4", run(0.9, overrides=part), include_modified=True)
+    assert cell(found) == [("90.00 @1 subset modified", None)]
+    assert "SUBSET: 60000 training and 10000 test samples" in found.notes["a"]
+
+
 def test_csv_of_a_number_of_one_epoch_has_no_measure_of_the_run() -> None:
     found = [line for line in lines(table("early", run(0.89))) if line["row"] == "PLIF (τ₀ = 2), 1"]
     assert [line["measure"] for line in found] == [""] * 5
@@ -406,7 +463,7 @@ def test_csv_of_a_number_of_one_epoch_has_no_measure_of_the_run() -> None:
 def test_csv_of_a_record_without_data_leaves_its_columns_empty() -> None:
     (line,) = lines(table("4", authors(0.9, 0.91), source="authors"))
     assert [line[name] for name in ("subset", "verified", "test_samples", "device")] == ["", "", "", "cpu"]
-    assert line["source"] == "imported"
+    assert line["source"] == "authors"
 
 
 def test_csv_marks_modified_runs_of_the_selection_and_runs_tables() -> None:

@@ -8,6 +8,8 @@ import pytest
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
 from plifctl.report import TableOptions, build_table
+from plifctl.report.page import build_page_data
+from plifctl.report.page.build import render_page
 from plifctl.report.results import Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
@@ -168,12 +170,24 @@ def test_runs_table_explains_the_protocols_that_it_has() -> None:
     assert "Protocol C" not in build_runs_table(records[:1]).source
 
 
+def test_runs_table_and_page_say_what_runs_must_share_to_be_compared() -> None:
+    shared = "of the same protocol, recipe, T, epochs, samples and training version only."
+    assert f"Compare rows {shared}" in build_runs_table([record(0.5)]).source
+    assert f"Compare runs {shared}" in render_page(build_page_data([], [], "0"))
+
+
+def test_runs_table_of_runs_on_a_part_of_the_samples_says_so() -> None:
+    table = build_runs_table([record(0.5, overrides=("train.subset=0.1",))])
+    assert table.rows[0][-1] == "50.00 subset modified (1)"
+    assert "SUBSET; MODIFIED: train.subset=0.1" in table.notes["1"]
+
+
 def test_runs_table_imported_logs_are_left_out() -> None:
     assert build_runs_table([record(0.5, origin="imported")]).rows == []
 
 
 def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
-    records = [record(0.5, origin="imported"), record(0.6, origin="imported", experiment="feet")]
+    records = [record(0.5, origin="authors"), record(0.6, origin="authors", experiment="feet")]
     table = build_runs_table(records, "authors", not_in_paper={"feet"})
     assert [row[0] for row in table.rows] == ["feet *", "hands"]
     assert "* not in the paper" in table.source

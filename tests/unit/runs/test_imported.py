@@ -12,6 +12,7 @@ from plifctl.errors import DamagedFileError, MissingRawDataError, RunError, Usag
 from plifctl.paths import registry_dirs
 from plifctl.runs import (
     ImportedRun,
+    authors_records,
     find_curves,
     find_logs,
     import_log,
@@ -36,7 +37,8 @@ def export(path: Path, *points: tuple[float, object, object]) -> None:
 
 
 def imported(folder: Path, **tags: str) -> list[ImportedRun]:
-    return [import_log(log, folder, tags=tags, experiments=EXPERIMENTS) for log in find_logs(folder)]
+    known = authors_records(registry_dirs())
+    return [import_log(log, folder, tags=tags, experiments=EXPERIMENTS, authors=known) for log in find_logs(folder)]
 
 
 def board(folder: Path, **scalars: list[float]) -> None:
@@ -90,7 +92,7 @@ class TestExports:
             export(tmp_path / f"run-{EVENTS.format(*setting)}-tag-test_accuracy.csv", (1.0, 0, 0.5))
         runs = imported(tmp_path)
         assert len({run.name for run in runs}) == 4
-        assert [run.name for run in runs if run.record()] == ["authors-cifar10dvs-plif"]
+        assert [run.name for run in runs if run.record()] == ["imported-cifar10dvs-plif"]
 
     def test_find_logs_with_two_exports_of_one_name_accepts_copies_only(self, tmp_path: Path) -> None:
         name = f"run-{FASHION.format('2.0', True, True)}-tag-test_accuracy.csv"
