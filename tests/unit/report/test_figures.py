@@ -268,7 +268,7 @@ class TestLabels:
     def test_only_the_authors_logs_are_called_theirs(self) -> None:
         other = curve(None, [1, 2], origin="imported", name="resnet", recipe=None, protocol=None, T=None, seed=None)
         found = lines(curve("mnist-lif", [1]), curve("mnist-lif", [1, 2], origin="imported"), other)
-        sign = r"LIF, $\tau$ = 2"
+        sign = "LIF, τ = 2"
         assert list(labels_of(found).values()) == [f"{sign}, authors", f"{sign}, imported", "resnet, imported"]
         assert describe_lines(found) == (
             "LIF, τ = 2, imported: mnist-lif, from imported logs, recipe authors, protocol A, T = 8, seed 2020, 2 "

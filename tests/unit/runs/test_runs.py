@@ -474,8 +474,8 @@ def test_find_curves_takes_records_by_their_whole_name_and_by_parts_that_no_run_
     (tmp_path / "gesture-plif-validated").mkdir()  # a folder, not a run
     found = runs.find_curves(["authors-mnist-lif", "gesture-plif-validated"], tmp_path / ".", registry_dirs())
     assert [(curve.name, curve.origin) for curve in found] == [
-        ("authors-mnist-lif", "imported"),
-        ("authors-gesture-plif-validated", "imported"),
+        ("authors-mnist-lif", "authors"),
+        ("authors-gesture-plif-validated", "authors"),
     ]
 
 
