@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import get_args
 
 from plifctl.config.choices import EmbeddedDataset
+from plifctl.config.dataset import DatasetSpec
 from plifctl.errors import RawDataError
 
 MARKER_FILE = "SIMULATED.txt"
@@ -29,11 +31,16 @@ def simulated_datasets(folder: Path) -> tuple[EmbeddedDataset, ...]:
     return tuple(name for name in known if name in text) or known
 
 
-def check_simulated(folder: Path, dataset: str) -> None:
-    """Raises RawDataError if a folder contains simulated recordings of another data set than is wanted."""
+def check_simulated(folder: Path, dataset: DatasetSpec) -> None:
+    """Raises RawDataError if a folder contains simulated recordings of another data set than is wanted.
+
+    A data set of the user's own with the layout of the embedded ones may be made of them.
+    """
     found = simulated_datasets(folder)
-    if found and dataset not in found:
+    is_own = dataset.layout == "synthetic-gesture" and dataset.name not in get_args(EmbeddedDataset)
+    if found and dataset.name not in found and not is_own:
+        commands = [f"plifctl prepare {name} --T T --raw {shlex.quote(str(folder))}" for name in found]
         raise RawDataError(
-            f"{folder}: simulated recordings of {' or '.join(found)} ({MARKER_FILE}), not {dataset}",
-            hint=f"plifctl prepare {found[0]} --raw {folder}, with its --T; or name the folder of {dataset}: --raw DIR",
+            f"{folder}: simulated recordings of {' or '.join(found)} ({MARKER_FILE}), not {dataset.name}",
+            hint="\n".join([*commands, f"or name the folder of {dataset.name}: --raw DIR"]),
         )

@@ -233,6 +233,11 @@ def _unstated(trained: TrainedModel) -> str:
         )
     if trained.converted:
         return "On which samples the weights were trained, and by what they were chosen, is not stated."
+    if trained.run is None:
+        return (
+            "The weights come from a file, which does not have the result of its run: by what they were chosen is not "
+            "stated."
+        )
     return (
         "The training had not ended, or these weights are not those of its result: by what the epoch was chosen is not "
         "stated."

@@ -56,6 +56,10 @@ _MAX_ROWS = 30
 """Rows of a table of tensors, before and after the first difference."""
 
 
+_DESCRIPTION = ("spec", "cache", "test_samples")
+"""What is read of the description of a file that plifctl wrote."""
+
+
 @dataclass(frozen=True)
 class StateDict:
     """Weights of a file.
@@ -67,6 +71,8 @@ class StateDict:
         ordered: The file keeps the order of layers.
         entry: Name of the entry of the file that has them; empty: the file itself.
         spec: The experiment that plifctl described in the file; None: another program wrote it.
+        cache: Content digest of the cache that plifctl trained the weights on; None: unknown.
+        test_samples: Ids of the test samples that the file lists; None: it lists none.
     """
 
     path: Path
@@ -75,6 +81,8 @@ class StateDict:
     ordered: bool
     entry: str = ""
     spec: ExperimentSpec | None = None
+    cache: str | None = None
+    test_samples: tuple[str, ...] | None = None
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -91,7 +99,7 @@ def read_state_dict(path: Path) -> StateDict:
     with files.machine_errors(path):
         content = files.read_regular(path)
     entry, ordered = "", True
-    own: Any
+    own: Mapping[str, Any]
     try:
         if is_safetensors(content):
             from safetensors.torch import load
@@ -99,11 +107,11 @@ def read_state_dict(path: Path) -> StateDict:
             weights, ordered, own = load(content), False, _description_beside(path)
         elif _is_npz(content):
             arrays = load_arrays(content)
-            own = arrays.get("spec")
-            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith(LAYERS) or own is None}
+            own = {name: array.tolist() for name, array in arrays.items() if name in _DESCRIPTION}
+            weights = {n: torch.from_numpy(arrays[n]) for n in arrays if n.startswith(LAYERS) or "spec" not in own}
         else:
             state = load_tensors(content)
-            own = state.get("spec") if isinstance(state, Mapping) else None
+            own = state if isinstance(state, Mapping) else {}
             entry, weights = _find_state_dict(path, state)
     except CheckpointError:
         raise
@@ -113,18 +121,23 @@ def read_state_dict(path: Path) -> StateDict:
             raise foreign.error(path) from error
         raise CheckpointError(f"{path}: damaged, or no state dict: {describe_damage(error)}") from error
     digest, weights = hashlib.sha256(content).hexdigest(), _without_wrappers(weights)
-    return StateDict(path, digest, weights, ordered, entry, _spec_of(own))
+    spec = _spec_of(own.get("spec"))
+    if spec is None:
+        return StateDict(path, digest, weights, ordered, entry)
+    ids = own.get("test_samples")
+    listed = tuple(map(str, ids)) if isinstance(ids, list) and ids else None
+    return StateDict(path, digest, weights, ordered, entry, spec, str(own.get("cache") or "") or None, listed)
 
 
-def _description_beside(path: Path) -> str | None:
-    """Returns the experiment in config.json beside the weights of a folder, as JSON; None if there is none."""
+def _description_beside(path: Path) -> dict[str, Any]:
+    """Returns the description in config.json beside the weights of a folder; empty if there is none."""
     config = path.with_name(CONFIG)
     if path.name != WEIGHTS or not config.is_file():
-        return None
+        return {}
     with suppress(ValueError):  # of another program
         tree = files.parse_json(files.read_regular(config))
-        return json.dumps(tree["spec"]) if isinstance(tree, dict) and "spec" in tree else None
-    return None
+        return {**tree, "spec": json.dumps(tree["spec"])} if isinstance(tree, dict) and "spec" in tree else {}
+    return {}
 
 
 def _spec_of(description: Any) -> ExperimentSpec | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -108,6 +108,8 @@ def convert(
     spec, network = matched.spec, matched.network
     origin = f"{CONVERTED}{source.name}, sha256 {state.sha256}"
     trained = TrainedModel(source, spec, network, None, spec.digest, {}, origin)
+    if state.spec is not None and (state.spec.dataset, state.spec.split) == (spec.dataset, spec.split):
+        trained = replace(trained, cache=state.cache, test_samples=state.test_samples)
     notes = (*matched.notes, _describe_assumed(spec, network, described=state.spec is not None))
     if state.spec is not None:
         _warn_of_differences(state.spec, spec)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembe
 from plifctl.snn.functional import predict_over_time
 from plifctl.snn.kernels.forking import check_not_forked
 from plifctl.snn.networks import NeuronState, SpikingNetwork, drawing_weights
-from plifctl.training.optimizer import autocast
+from plifctl.training.optimizer import HALF_TYPES, autocast
 from plifctl.training.process import out_of_memory_errors
 from plifctl.training.trainer import load_weights
 
@@ -134,7 +134,8 @@ class Model(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Returns the votes ``[T, N, classes]`` of event frames ``[N, T, P, H, W]`` or images ``[N, C, H, W]``.
 
-        Products have the precision of the training (``train.precision``), or that of ``torch.autocast`` where it is on.
+        Products have the precision of a training in bf16 or fp16, or that of ``torch.autocast`` where it is on.
+        ``model.network(x, model.T)`` computes in the type of the weights. TF32 is torch's setting of the process.
 
         Args:
             x: Numbers, which are moved to the device of the weights and converted to their type. Images are normalised,
@@ -160,14 +161,15 @@ class Model(nn.Module):
             votes: Tensor = self.network(x, self.T)
         return votes
 
-    @contextmanager
-    def _precision(self, device: torch.device) -> Iterator[None]:
-        """Gives products the precision of the training within the block, or leaves them that of the caller."""
-        if torch.is_autocast_enabled(device.type):
-            yield
-            return
-        with autocast(self.spec.train, device):
-            yield
+    def _precision(self, device: torch.device) -> AbstractContextManager[Any]:
+        """Gives products the 16 bits of the training within the block, or leaves them that of the caller.
+
+        TF32 is not set: its flags are those of the process, and the caller's backward pass is outside of the block.
+        """
+        dtype = HALF_TYPES.get(self.spec.train.precision)
+        if dtype is None or torch.is_autocast_enabled(device.type):
+            return nullcontext()
+        return torch.autocast(device.type, dtype)
 
     def _as_weights(self, x: Tensor) -> Tensor:
         """Returns an input on the device and in the type of the weights."""
@@ -595,13 +597,15 @@ def _check_count(t: np.ndarray, windows: int, where: str) -> None:
     """
     if windows <= max(MAX_EMPTY_WINDOWS, len(t)):
         return
-    gaps = np.diff(t)
+    gaps, many = np.diff(t), f"{where}: {windows:,} windows of {len(t):,} events"
     after = int(gaps.argmax())
+    if 2 * gaps[after] < t[-1] - t[0]:  # no single time makes the recording long
+        raise UsageError(f"{many} in {(t[-1] - t[0]) / 1e6:,.6g} s", hint="choose longer windows, or a longer stride")
     raise UsageError(
-        f"{where}: {windows:,} windows of {len(t):,} events: event {after + 1} (from 0) is "
-        f"{gaps[after] / 1e6:,.0f} s later than the one before",
-        hint="if its time is wrong, leave it out; if all times are too large, state their unit in the data set's YAML "
-        "(time_unit:); else choose a longer stride",
+        f"{many}: in order of time, {gaps[after] / 1e6:,.0f} s lie between event {after} and event {after + 1} "
+        "(from 0)",
+        hint="if the time of one of the two is wrong, leave that event out; if all times are too large, state their "
+        "unit in the data set's YAML (time_unit:); else choose a longer stride",
     )
 
 

@@ -344,7 +344,10 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     curves = list({curve.identity: curve for curve in found}.values())
     names = [curve.name for curve in curves]
     if len(curves) < 2:
-        raise UsageError("found one run, expected two or more to compare", hint="plifctl runs ls lists all runs")
+        raise UsageError(
+            "found one run, expected two or more to compare",
+            hint="plifctl runs ls lists all runs; shipped:NAME is the record of that name that comes with plifctl",
+        )
     kinds = ["validation" if "validation_accuracy" in curve.series else "test" for curve in curves]
     accuracies = [_accuracy(curve, kind) for curve, kind in zip(curves, kinds, strict=True)]
     taus = [_tau(curve) for curve in curves]
@@ -358,7 +361,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     ]
     layers = max((curve.layers for curve in curves), key=len)
     return {
-        "runs": [str(curve.folder) if names.count(curve.name) > 1 else curve.name for curve in curves],
+        "runs": [_place(curve) if names.count(curve.name) > 1 else curve.name for curve in curves],
         "settings": _differences(curves),
         "layers": list(layers),
         "accuracy_of": kinds,
@@ -377,6 +380,7 @@ def _tau(curve: Curve) -> list[dict[int, float | None]]:
 def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
     """The settings in which runs differ, data and machine included, with the value in each run."""
     others = any(curve.folder is None for curve in curves)  # what is known of those is compared with the same of all
+    alike = len({curve.digest for curve in curves}) == 1 and curves[0].digest is not None
     settings = []
     for curve in curves:
         known: dict[str, Any] = {
@@ -384,11 +388,18 @@ def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
         }
         known["train.seed"] = curve.seed
         known |= _recorded_settings(curve) if others else {}
+        if alike:  # one states in a file what another states by an option
+            known.pop("changes", None)
         settings.append(known | (_own_settings(curve) if curve.folder is not None else {}))
     keys = {key: None for setting in settings for key in setting if key != "name"}
     values = {key: [setting.get(key) for setting in settings] for key in keys}
     # an unknown value is not a difference
     return {key: found for key, found in values.items() if len({repr(v) for v in found if v is not None}) > 1}
+
+
+def _place(curve: Curve) -> str:
+    """Returns what tells a run from others of its name."""
+    return str(curve.folder) if curve.folder is not None else f"{curve.origin}:{curve.name}"
 
 
 def _own_settings(curve: Curve) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def describe_start(source: StartedFrom | None) -> list[str]:
     lines = [f"weights of {source.describe()}: {describe_layers(taken, (*taken, *anew))}"]
     lines += [f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else []
     if source.unused:
-        lines.append(f"not used: {describe_layers(source.unused, (*taken, *source.unused))}")
+        lines.append(f"not used: {describe_layers(source.unused, (*taken, *anew, *source.unused))}")
     return lines
 
 

@@ -26,6 +26,9 @@ from plifctl.runs.sessions import versions_of
 
 _log = logging.getLogger(__name__)
 
+_SHIPPED = "shipped:"
+"""What the name of a record of the registry may begin with."""
+
 SERIES = ("loss", "train_accuracy", "validation_accuracy", "test_accuracy", "lr", "seconds", "cpu_seconds")
 """Scalars of an epoch; accuracies are fractions."""
 
@@ -305,7 +308,8 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
     """Returns the curves of runs, each by a name as :func:`~plifctl.runs.directory.match_run` takes it, or its path.
 
     Records of the registry and the authors' runs can be named as well: by the whole name, which comes before a part of
-    another one, or by a part that no run in ``runs_dir`` has. Of the runs trained here, only those that match are read.
+    another one, or by a part that no run in ``runs_dir`` has; ``shipped:NAME`` is a record though a run has its name.
+    Of the runs trained here, only those that match are read.
 
     Raises:
         UsageError: No run matches a name, or several do.
@@ -318,7 +322,16 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
         curves, _ = _read_other_curves(runs_dir, registry_dirs, load_records(runs_dir, registry_dirs))
         return {curve.name: curve for curve in reversed(curves)}  # a folder in runs_dir comes before another's name
 
+    def find_shipped(name: str) -> Curve:
+        records = {r.run: r for r in load_records(runs_dir, registry_dirs) if r.origin == "shipped"}
+        matching = folders.only_match(name, folders.match_name(name, list(records)))
+        if matching is None:
+            raise UsageError(f"no shipped record {name!r}", hint=did_you_mean(name, records))
+        return curve_of_record(records[matching])
+
     def find(name: str) -> Curve:
+        if name.startswith(_SHIPPED):
+            return find_shipped(name.removeprefix(_SHIPPED))
         folders.check_name(name)
         child = folders.child(name, runs_dir)
         if child is not None and not folders.is_run(child) and name in others():

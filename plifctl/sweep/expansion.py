@@ -92,11 +92,14 @@ def _pairs(spec: SweepSpec, registry: Registry) -> Iterator[tuple[str, Protocol]
         if not asked:
             raise UsageError(f"table {table.name}: no experiment fills it", hint="e.g. --table 4")
         found |= dict.fromkeys(asked)
-    absent = [protocol for protocol in spec.protocols if protocol not in {asked for _, asked in found}]
-    if absent and not spec.experiments:
+    asked_for = sorted({protocol for _, protocol in found})
+    absent = [protocol for protocol in spec.protocols if protocol not in asked_for]
+    if found and absent and (not spec.experiments or len(absent) == len(spec.protocols)):
         raise UsageError(
-            f"protocol {' and '.join(absent)}: no cell of table {', '.join(spec.tables)} is of it",
-            hint=f"omit it, or name the experiments: plifctl sweep run EXPERIMENT … --protocol {','.join(absent)}",
+            f"protocol {' and '.join(absent)}: the cells of table {', '.join(spec.tables)} are of protocol "
+            f"{' and '.join(asked_for)}",
+            hint=f"--protocol {','.join(asked_for)}; or name experiments instead of the table: plifctl sweep run "
+            f"EXPERIMENT … --protocol {','.join(absent)}",
         )
     for experiment, protocol in found:
         if not spec.protocols or protocol in spec.protocols:

@@ -94,6 +94,10 @@ class BatchLoader:
         """Returns the number of samples in the training batches ``begin`` to ``end`` (exclusive) of an epoch."""
         return min(len(rows), end * self.spec.train.batch_size) - begin * self.spec.train.batch_size
 
+    def labels_of(self, rows: np.ndarray) -> np.ndarray:
+        """Returns the class indices of rows, int64."""
+        return np.asarray(self._labels[rows])
+
     def training_batches(
         self, rows: np.ndarray, epoch: int, *, start: int = 0, cut_mix: bool = True
     ) -> Generator[Batch, None, None]:

@@ -58,7 +58,8 @@ def match_weights(other: SpikingNetwork, model: SpikingNetwork, source: str) -> 
         raise UsageError(
             f"{source}: {list_names(folded, 3)} with a bias and without batch norm, as after folding; the network has "
             "batch norm there, which would begin anew after weights that contain it",
-            hint="begin with the run, or with a file that was exported without --fold-bn",
+            hint="begin with the run, or with a file that was exported without --fold-bn; if the network never had "
+            "batch norm, leave it out here as well: --set network.structure=…",
         )
     anew = tuple(name for name in wanted if name not in taken)
     return MatchedWeights(taken, anew, unused=tuple(name for name in found if name not in wanted))

@@ -430,8 +430,9 @@ class Trainer:
 
     def _observed_rows(self) -> np.ndarray:
         """Returns some training rows, of all classes: a network that does not fire is seen before the last epoch."""
-        rows = self.split.train
-        return rows[np.linspace(0, len(rows), self.spec.train.observed_samples(len(rows)), endpoint=False, dtype=int)]
+        by_class = self.split.train[np.argsort(self.loader.labels_of(self.split.train), kind="stable")]
+        n, wanted = len(by_class), self.spec.train.observed_samples(len(by_class))
+        return np.sort(by_class[np.linspace(0, n, wanted, endpoint=False, dtype=int)])
 
     def _evaluate(self, rows: np.ndarray, part: str, epoch: int) -> Evaluation:
         if part == "validate" and self.spec.validation.loader == "as-training":

@@ -4,6 +4,7 @@ import hashlib
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from plifctl.config.lookup import load_experiment
+from plifctl.exchange.formats import write_network
 from plifctl.exchange.model import load_trained
 from plifctl.training.trainer import build_model
 
@@ -95,6 +97,15 @@ def test_convert_of_a_file_of_plifctl_names_the_values_that_its_description_has_
     differences = "v_threshold 0.15 in the file, 1.0 here, v_reset None (soft reset) in the file, 0.0 here"
     assert f"with other values than the experiment: {differences}; plifctl.load and plifctl export" in result.err
     assert load_trained(Path("other.pt")).spec.neuron.v_threshold == 1.0
+    listed = replace(load_trained(Path(own)), cache="c" * 64, test_samples=("a/1", "b/2"))
+    kind = {".pt": "pt", ".npz": "npz", "": "folder"}[Path(own).suffix]
+    write_network(Path(f"listed-{own}"), listed, kind)
+    assert plifctl("convert", f"listed-{own}", "kept.pt", *HERE).code == 0  # of the same data set and split
+    kept = load_trained(Path("kept.pt"))
+    assert (kept.cache, kept.test_samples) == ("c" * 64, ("a/1", "b/2"))
+    elsewhere = ("--set", "split.method=share", "--set", "split.test=0.5")
+    assert plifctl("convert", f"listed-{own}", "split.pt", *HERE, *elsewhere).code == 0
+    assert load_trained(Path("split.pt")).test_samples is None
     same = plifctl("convert", own, "same.pt", *HERE, *changes)
     assert (same.code, "other values than the experiment" in same.err) == (0, False)
 

@@ -13,6 +13,7 @@ from raw_files import AEDAT3_HEADER, encode_dat, encode_npy, pack_zip, write_nmn
 
 from plifctl.config.choices import EmbeddedDataset
 from plifctl.data.synthetic import write_synthetic
+from plifctl.paths import registry_dirs
 
 Plifctl = Callable[..., Any]
 
@@ -202,6 +203,9 @@ def test_simulated_recordings_are_not_published_ones(plifctl: Plifctl, places: P
         )
     (places / "raw/SIMULATED.txt").write_text("Simulated by plifctl synthesize; it may write this folder again.\n")
     assert plifctl("prepare", dataset, "--T", 2, "--raw", "raw").code == 0  # as early versions marked it
+    own = (registry_dirs()[0] / f"datasets/{dataset}.yaml").read_text().replace(f"name: {dataset}", "name: my-sim")
+    (places / "my-sim.yaml").write_text(own)
+    assert plifctl("prepare", "my-sim.yaml", "--T", 2, "--raw", "raw").code == 0
     assert "not gesture" in plifctl("prepare", "gesture", "--T", 2, "--raw", "raw").err
 
 

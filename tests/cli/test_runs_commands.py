@@ -189,6 +189,11 @@ class TestCompare:
         assert (tree["changes"], tree["part of the samples"]) == (["train.subset=0.1", "none"], ["yes", "no"])
         assert (tree["epochs"], tree["training_version"]) == ([12, 4], ["4", "1"])
         own = make_run(folder)
+        again = make_run(folder, name="order-s1-5680f25c")  # as a repeated sweep names it
+        pair = json.loads(plifctl("runs", "compare", again.name, f"shipped:{again.name}", "--json").out)
+        assert pair["runs"] == [str(again.path), f"shipped:{again.name}"]
+        assert pair["settings"]["origin"] == ["trained", "shipped"]
+        assert "no shipped record 'nothing'" in plifctl("runs", "compare", again.name, "shipped:nothing").err
         mixed = json.loads(plifctl("runs", "compare", own.name, shipped[0], "--json").out)["settings"]
         assert mixed["origin"] == ["trained", "shipped"]
         assert mixed["experiment digest"][0] == own.config().spec.digest[:12]

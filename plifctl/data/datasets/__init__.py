@@ -98,7 +98,7 @@ def open_raw(
             folder, parts = complete
             _check_finished(folder)
             for path in (folder, *parts.values()):
-                check_simulated(path, dataset.name)
+                check_simulated(path, dataset)
             if source.read:
                 _log.info("reading %s: %s …", dataset.title, folder if named is None else folder / named)
             with files.machine_errors(folder), _gc_relaxed():

@@ -156,13 +156,22 @@ def test_model_card_says_when_protocol_b_tested(trained: TrainedModel, evidence:
         assert f"chosen by validation samples, and {expected}" in (tmp_path / name / "README.md").read_text()
 
 
-def test_model_card_of_an_unfinished_training_says_what_its_accuracy_is(
-    trained: TrainedModel, evidence: Evidence, tmp_path: Path
+@pytest.mark.parametrize(
+    ("run", "text"), [("run", "The training had not ended"), (None, "which does not have the result of its run")]
+)
+def test_model_card_without_a_result_says_what_its_accuracy_is(
+    trained: TrainedModel,
+    evidence: Evidence,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    run: str | None,
+    text: str,
 ) -> None:
+    monkeypatch.setattr(TrainedModel, "run", run and tmp_path / run)
     write_network(tmp_path / "net", trained, "folder", replace(evidence, record=None))
     card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
     assert "**95.00 %**" in card
-    assert "The training had not ended" in card
+    assert text in card
 
 
 CONVERTED = "converted from net.pth, sha256 abc"

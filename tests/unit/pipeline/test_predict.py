@@ -271,9 +271,13 @@ class TestWindows:
         events = draw_events()
         events["t"][0] = 0
         events["t"][1:] += 1_700_000_000_000_000
-        wrong = r"events: 1,700,000,0\d\d windows of 400 events: event 1 \(from 0\) is 1,700,000,0\d\d s later than"
+        wrong = r"windows of 400 events: in order of time, 1,700,000,0\d\d s lie between event 0 and event 1 \(from 0\)"
         with pytest.raises(UsageError, match=wrong):
             next(model.predict_windows(events, 1.0))
+        many = draw_events(400, span_us=2_000_000)
+        with pytest.raises(UsageError, match=r"windows of 400 events in [\d.]+ s") as error:
+            next(model.predict_windows(many, 1e-6))
+        assert "longer windows" in error.value.hint
         short = draw_events(2)
         short["t"] = (0, 5_000_000)
         assert len(list(model.predict_windows(short, 60.0, 1e-6))) == 1  # a window that has all of it

@@ -102,7 +102,10 @@ def test_experiment_file_stays_a_file_by_its_absolute_path(places: Path) -> None
         ({"grid": {"": (1, 2)}}, "unknown key"),
         ({"grid": {"train.lr": (0.1, "fast")}}, "train.lr"),
         ({"grid": {"T": tuple(range(1, 200)), "train.batch_size": tuple(range(1, 200))}}, "39,601 runs"),
-        ({"experiments": (), "tables": ("4",), "protocols": ("B",)}, "protocol B: no cell of table 4 is of it"),
+        (
+            {"experiments": (), "tables": ("4",), "protocols": ("B",)},
+            "B: the cells of table 4 are of protocol A",
+        ),
         ({"experiments": (), "tables": ("1",)}, "no experiment fills it"),
     ],
 )

@@ -90,6 +90,15 @@ class TestProtocols:
         assert same_weights(of_a.saved["last"], of_c.saved["last"])
         assert all(torch.equal(of_c.saved["best"]["model"][k], v) for k, v in of_c.saved["last"]["model"].items())
 
+    def test_run_protocol_c_observes_rows_of_all_classes(self) -> None:
+        samples, spec = ShadeSamples(200), tiny_spec()
+        split = Split(np.arange(160), np.arange(0), np.arange(160, 200))
+        trainer = Trainer(spec, BatchLoader(samples, spec, CPU), split, MemoryRecorder(), last_epoch=True)
+        rows = trainer._observed_rows()
+        assert len(rows) == 40  # 8 batches of 5; each fourth row would be of one class
+        assert np.bincount(samples.labels[rows]).tolist() == [20, 20]
+        assert (np.diff(rows) > 0).all()
+
     @pytest.mark.parametrize("stop_after", [2, 6, 10])  # in training, at the end of an epoch, in the test
     def test_run_protocol_c_interrupted_and_resumed_equals_uninterrupted(self, stop_after: int) -> None:
         uninterrupted, first = MemoryRecorder(), MemoryRecorder(stop_after)
