@@ -66,9 +66,6 @@ class ExperimentSpec(Spec):
                 if getattr(self.train, key) != "none":
                     problem = f"train.{key}: {self.dataset.title} is an event data set; this is for images"
                     raise InconsistentValues(problem, ("train", key))
-            if self.train.erase is not None:
-                problem = f"train.erase: {self.dataset.title} is an event data set; see train.event_augmentation"
-                raise InconsistentValues(problem, ("train", "erase"))
         elif self.train.event_augmentation:
             problem = f"train.event_augmentation: {self.dataset.title} is an image data set; see train.augmentation"
             raise InconsistentValues(problem, ("train", "event_augmentation"))

@@ -27,9 +27,6 @@ from plifctl.config.dataset import MAX_T
 MAX_COUNT = 2**31 - 1
 """Largest number of epochs, of samples in a batch and so on: no data set has more, and torch's sizes have 64 bits."""
 
-MAX_CROP_PADDING = 1024
-"""Largest padding before a crop, pixels."""
-
 
 class TrainSpec(Spec):
     """Training (Sec. 3.7 and supplement F), with each choice on which text and authors' code differ.
@@ -49,10 +46,7 @@ class TrainSpec(Spec):
         batch_size: Samples per batch.
         seed: Seed of weights, sample order, dropout and augmentation.
         augmentation: Augmentation of training images: ``flip`` (horizontal), ``flip-crop`` (and crop after padding by
-            ``crop_padding``), ``affine`` (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
-        crop_padding: Pixels on each side before the crop of ``flip-crop``; None: 4, as in supplement E.
-        erase: Side of the square, in pixels, that is set to 0 around a random pixel of each training image after its
-            other augmentation (cutout, DeVries and Taylor 2017); None: nothing is erased.
+            4), ``affine`` (rotation ±30°, shift ±15 %, scale 0.85–1.11), or ``none``.
         normalise: ``per-set`` applies the data set's mean and std; ``none`` uses raw counts.
         drop_last: Leave out the last, smaller batch of an epoch.
         ties: Which of several equally good epochs is reported.
@@ -90,8 +84,6 @@ class TrainSpec(Spec):
     ties: Ties
     subset: float = Field(gt=0, le=1)
     event_augmentation: tuple[EventAugmentation, ...] = Field(default=(), strict=False)
-    crop_padding: int | None = Field(default=None, ge=1, le=MAX_CROP_PADDING)
-    erase: int | None = Field(default=None, ge=1, le=MAX_COUNT)
     accumulate: int = Field(default=1, ge=1, le=MAX_COUNT)
     clip_norm: float | None = Field(default=None, gt=0)
     precision: Precision = "fp32"
@@ -110,12 +102,6 @@ class TrainSpec(Spec):
     def _check_cut_mix(self) -> Self:
         if [one.name for one in self.event_augmentation].count("cut-mix") > 1:
             raise ValueError("event_augmentation has cut-mix twice: a sample is mixed with one other")
-        return self
-
-    @model_validator(mode="after")
-    def _check_crop_padding(self) -> Self:
-        if self.crop_padding is not None and self.augmentation != "flip-crop":
-            raise ValueError(f"augmentation {self.augmentation} takes no train.crop_padding; it is for flip-crop")
         return self
 
     @model_validator(mode="after")

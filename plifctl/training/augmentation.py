@@ -14,33 +14,27 @@ from plifctl.config.augmentation import CutMix, EventAugmentation, Flip, Roll, R
 from plifctl.config.choices import Augmentation
 from plifctl.snn.keyed_random import hash_keys, uniform
 
-CROP_PADDING = 4
-"""Pixels on each side before a crop, unless the experiment says otherwise."""
+_PADDING = 4
+"""Pixels on each side before a crop."""
 
 
-def augment_images(
-    images: Tensor, keys: Tensor, kind: Augmentation, *, padding: int = CROP_PADDING, erased: int = 0
-) -> Tensor:
+def augment_images(images: Tensor, keys: Tensor, kind: Augmentation) -> Tensor:
     """Augments images, each by its own key.
 
     Args:
         images: ``[N, C, H, W]``; pixels from outside the image are 0.
         keys: int64 ``[N]``.
         kind: As in ``train.augmentation``.
-        padding: Pixels on each side before the crop of ``flip-crop``.
-        erased: Side of the square that is set to 0 in the end, around a pixel that may be at the edge.
 
-    Source: supplement E (``flip-crop``), the authors' MNIST script (``affine``), DeVries and Taylor 2017 (erasing).
+    Source: supplement E (``flip-crop``), the authors' MNIST script (``affine``).
     """
-    if (kind == "none" and not erased) or not len(images):
+    if kind == "none" or not len(images):
         return images
-    u = _draw(keys, 7)
+    u = _draw(keys, 5)
     if kind == "affine":
-        images = _affine(images, u)
-    elif kind != "none":
-        images = _flip(images, u)
-        images = _crop(images, u, padding) if kind == "flip-crop" else images
-    return _erase(images, u, erased) if erased else images
+        return _affine(images, u)
+    flipped = _flip(images, u)
+    return flipped if kind == "flip" else _crop(flipped, u)
 
 
 def augment_events(
@@ -109,25 +103,16 @@ def _flip(images: Tensor, u: Tensor) -> Tensor:
     return torch.where(u[:, 0, None, None, None] < 0.5, images.flip(-1), images)
 
 
-def _crop(images: Tensor, u: Tensor, padding: int) -> Tensor:
+def _crop(images: Tensor, u: Tensor) -> Tensor:
     """Crops back to size after padding."""
-    padded = F.pad(images, (padding,) * 4)
+    padded = F.pad(images, (_PADDING,) * 4)
     height, width = images.shape[-2:]
-    top, left = (u[:, 1:3] * (2 * padding + 1)).to(torch.int64).unbind(1)
+    top, left = (u[:, 1:3] * (2 * _PADDING + 1)).to(torch.int64).unbind(1)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     sample = torch.arange(len(images), device=images.device)[:, None, None]
     cropped: Tensor = padded.permute(0, 2, 3, 1)[sample, rows[:, :, None], columns[:, None, :]]
     return cropped.permute(0, 3, 1, 2).contiguous()
-
-
-def _erase(images: Tensor, u: Tensor, side: int) -> Tensor:
-    """Sets a square around a random pixel to 0, as far as it lies within the image."""
-    inside_y, inside_x = (
-        _span(n, (u[:, axis] * n).to(torch.int64) - side // 2, side)
-        for axis, n in zip((5, 6), images.shape[-2:], strict=True)
-    )
-    return images.masked_fill((inside_y[:, :, None] & inside_x[:, None, :])[:, None], 0)
 
 
 def _affine(images: Tensor, u: Tensor) -> Tensor:
@@ -183,7 +168,7 @@ def _cut_mix(frames: Tensor, targets: Tensor, keys: Tensor, areas: Tensor, p: fl
     u = _draw(hash_keys(keys, 0), 3)
     side = torch.where(u[:, 0] < p, areas.sqrt(), 0)
     inside_y, inside_x = (
-        _around(n, (n * side).to(torch.int64) // 2, (u[:, axis] * n).to(torch.int64))
+        _within(n, (n * side).to(torch.int64) // 2, (u[:, axis] * n).to(torch.int64))
         for axis, n in ((1, height), (2, width))
     )
     inside = inside_y[:, :, None] & inside_x[:, None, :]
@@ -192,12 +177,7 @@ def _cut_mix(frames: Tensor, targets: Tensor, keys: Tensor, areas: Tensor, p: fl
     return mixed, (1 - share) * targets[:-1] + share * targets[1:]
 
 
-def _around(n: int, half: Tensor, centre: Tensor) -> Tensor:
+def _within(n: int, half: Tensor, centre: Tensor) -> Tensor:
     """Returns which of n pixels are in [centre − half, centre + half), bool ``[N, n]``."""
-    return _span(n, centre - half, 2 * half)
-
-
-def _span(n: int, first: Tensor, length: Tensor | int) -> Tensor:
-    """Returns which of n pixels are in [first, first + length), bool ``[N, n]``."""
-    pixels, end = torch.arange(n, device=first.device), first + length
-    return (pixels >= first[:, None]) & (pixels < end[:, None])
+    pixels = torch.arange(n, device=half.device)
+    return (pixels >= (centre - half)[:, None]) & (pixels < (centre + half)[:, None])

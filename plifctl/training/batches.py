@@ -18,7 +18,7 @@ from plifctl.config.augmentation import CutMix, EventAugmentation
 from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.snn.keyed_random import hash_keys
-from plifctl.training.augmentation import CROP_PADDING, augment_events, augment_images, draw_cut_areas
+from plifctl.training.augmentation import augment_events, augment_images, draw_cut_areas
 from plifctl.training.distributed import Ranks
 from plifctl.training.sample_store import BufferPool, Samples, open_source, to_device
 
@@ -163,9 +163,7 @@ class BatchLoader:
         cut_areas: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         if self.spec.dataset.kind == "images":
-            train = self.spec.train
-            padding, erased = train.crop_padding or CROP_PADDING, train.erase or 0
-            return augment_images(x, keys, train.augmentation, padding=padding, erased=erased), targets
+            return augment_images(x, keys, self.spec.train.augmentation), targets
         cut_areas = None if cut_areas is None else cut_areas[:-1]
         return augment_events(x, targets, keys, augmentations, cut_areas)
 

@@ -242,33 +242,6 @@ class TestImages:
             flips += next(flip for (flip, _, _), fits in windows.items() if fits)
         assert 70 < flips < 130
 
-    def test_flip_crop_pads_as_told(self) -> None:
-        image = torch.arange(1.0, 73.0).view(1, 1, 8, 9).expand(300, 1, 8, 9)
-        found = augment_images(image, torch.arange(300), "flip-crop", padding=1)
-        outside = [[int((one[0].sum(d) == 0).sum()) for d in (1, 0)] for one in found]
-        assert {tuple(rows_columns) for rows_columns in outside} == {(0, 0), (0, 1), (1, 0), (1, 1)}
-
-    @pytest.mark.parametrize("side", [1, 4, 5, 40])
-    def test_erase_sets_a_square_around_any_pixel_to_0(self, side: int) -> None:
-        image = torch.ones(2000, 2, 8, 9)
-        found = augment_images(image, torch.arange(2000), "none", erased=side)
-        assert torch.equal(found[:, 0], found[:, 1])
-        erased = found[:, 0] == 0
-        expected = {
-            tuple(
-                (y in range(at_y, at_y + side)) and (x in range(at_x, at_x + side)) for y in range(8) for x in range(9)
-            )
-            for at_y in range(-(side // 2), 8 - side // 2)
-            for at_x in range(-(side // 2), 9 - side // 2)
-        }
-        assert {tuple(one) for one in erased.flatten(1).tolist()} == expected
-
-    def test_erase_comes_after_the_flip_and_changes_no_other_draw(self) -> None:
-        flipped = augment_images(self.IMAGES + 1, self.KEYS, "flip")
-        found = augment_images(self.IMAGES + 1, self.KEYS, "flip", erased=3)
-        assert torch.equal(found, flipped.where(found != 0, 0))
-        assert (found == 0).any(3).any(2).any(1).all()
-
     def test_flip_mirrors_half_of_the_images(self) -> None:
         found = augment_images(self.IMAGES, self.KEYS, "flip")
         mirrored = [torch.equal(one, image.flip(-1)) for one, image in zip(found, self.IMAGES, strict=True)]
@@ -284,7 +257,7 @@ class TestImages:
 
     def test_augment_images_nothing_to_do_returns_input(self) -> None:
         assert augment_images(self.IMAGES, self.KEYS, "none") is self.IMAGES
-        assert augment_images(self.IMAGES[:0], self.KEYS[:0], "affine", erased=2).shape == (0, 3, 8, 9)
+        assert augment_images(self.IMAGES[:0], self.KEYS[:0], "affine").shape == (0, 3, 8, 9)
 
 
 def test_affine_parameters_stay_within_bounds() -> None:
