@@ -18,11 +18,13 @@ from typing import Any
 import filelock
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from plifctl import files, paths
 from plifctl.config.choices import TRAINING_VERBS, CheckpointName, Protocol, Recipe, RunStatus, Ties
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.identity import current_path
+from plifctl.config.problems import first_problem
 from plifctl.errors import ResumeError, RunError, UsageError
 from plifctl.runs import folders
 from plifctl.runs.checkpoints import save_checkpoint
@@ -142,6 +144,8 @@ class Run:
             config = RunConfig(tree["experiment"], spec.recipe, tree["protocol"], overrides, spec, origins)
             self._config = stamp, config
             return config
+        except ValidationError as error:
+            raise RunError(f"{path}: damaged, or of another version of plifctl: {first_problem(error)}") from error
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(f"{path}: damaged: {error}") from error
 

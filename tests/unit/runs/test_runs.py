@@ -36,7 +36,7 @@ from plifctl.runs import (
     remove_run,
     verify_run,
 )
-from plifctl.runs.documents import save_document
+from plifctl.runs.documents import load_document, save_document
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import is_beating, write_progress
@@ -455,6 +455,18 @@ def test_curve_of_a_run_says_whether_its_data_are_complete(
         info = run.info()
         save_document(run.path / "run.json", {**info, "cache": {**info["cache"], "complete": complete}})
     assert runs.curve_of_run(run).subset == (complete is False)
+
+
+def test_config_of_another_version_is_one_line_with_the_key(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    tree = load_document(run.path / "config.yaml", ())
+    tree["spec"]["train"]["of_tomorrow"] = None
+    save_document(run.path / "config.yaml", tree)
+    with pytest.raises(
+        RunError, match=r"of another version of plifctl: train\.of_tomorrow: Extra inputs are not"
+    ) as error:
+        Run(run.path).config()
+    assert "\n" not in str(error.value)
 
 
 def test_find_curves_takes_a_part_that_only_one_run_here_has(tmp_path: Path) -> None:
