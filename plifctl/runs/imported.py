@@ -1,8 +1,8 @@
 """Imported runs: made from the logs of other code.
 
-The folder and file names that the authors' code gives to its logs contain the settings, so its runs are matched to
-experiments of the registry, whoever ran it. The authors' own runs are known by their accuracies. Of other logs, only
-the scalars are known.
+The names that the authors' code gives to the folders and files of its logs contain the settings. By them a log is
+matched to an experiment of the registry, whoever ran the code. Whether the run is one of the authors' own is told by
+its test accuracies, which only theirs have. Of logs of other code only the scalars are known.
 """
 
 from __future__ import annotations

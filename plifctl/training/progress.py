@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from plifctl.config.choices import CheckpointName
+from plifctl.errors import CheckpointError
 
 TRAINING_VERSION = 4
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
@@ -64,7 +65,7 @@ class EpochRow:
 class Recorder:
     """Receives the progress of a training, stores its states, and can stop it; called in the training's thread.
 
-    All methods do nothing unless overridden, but :meth:`load_best`, which goes with :meth:`save`.
+    All methods do nothing unless overridden. Who overrides :meth:`save` overrides :meth:`load_best`, too.
     """
 
     def on_step(self, epoch: int, step: int, steps: int, loss: float, part: str) -> None:
@@ -81,8 +82,12 @@ class Recorder:
         """Stores a state: tensors and plain values only."""
 
     def load_best(self) -> dict[str, Any]:
-        """Returns the state last saved as ``best``."""
-        raise NotImplementedError
+        """Returns the state last saved as ``best``.
+
+        Raises:
+            CheckpointError: There is none; this class stores nothing.
+        """
+        raise CheckpointError("no state was saved as best: this recorder stores nothing")
 
     def stop_signal(self) -> int | None:
         """Returns the number of the signal that asks the training to stop, or None; called after each step."""

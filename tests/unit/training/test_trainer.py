@@ -41,7 +41,7 @@ from plifctl.snn.keyed_random import hash_keys
 from plifctl.snn.layers import BatchNorm
 from plifctl.training.batches import BatchLoader
 from plifctl.training.optimizer import Optimizer, autocast, graph_unsupported_reason, learning_rate
-from plifctl.training.progress import EpochRow, Progress
+from plifctl.training.progress import EpochRow, Progress, Recorder
 from plifctl.training.splits import Split
 from plifctl.training.trainer import Trainer, build_model, load_weights
 
@@ -124,6 +124,13 @@ class TestProtocols:
             MemoryRecorder(), tiny_spec("train.epochs=12", "train.augmentation=none", "train.lr=1e-2")
         ).run()
         assert outcome.accuracy == 1.0
+
+
+def test_recorder_that_stores_nothing_has_no_best_state() -> None:
+    recorder = Recorder()
+    recorder.save("best", {})
+    with pytest.raises(CheckpointError, match="stores nothing"):
+        recorder.load_best()
 
 
 class TestResume:
