@@ -19,9 +19,13 @@ def apply_per_frame(layer: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     return y.view(*x.shape[:2], *y.shape[1:])
 
 
-def _to_channels_last(images: Tensor) -> Tensor:
+def to_channels_last(images: Tensor) -> Tensor:
     """Returns the layout of the fused kernels; convolutions are as fast in it, those of few channels faster."""
-    return images.contiguous(memory_format=torch.channels_last)
+    images = images.contiguous(memory_format=torch.channels_last)
+    if images.shape[1] != 1:
+        return images
+    # the memory of one channel is the same in both layouts; torch takes the one that the strides tell
+    return images.view(len(images), *images.shape[2:], 1).permute(0, 3, 1, 2)
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -127,7 +131,7 @@ class Conv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """Maps ``[T, N, C, H, W]`` to ``[T, N, C', H', W']``, in channels-last memory layout."""
-        return apply_per_frame(lambda images: super(Conv, self).forward(_to_channels_last(images)), x)
+        return apply_per_frame(lambda images: super(Conv, self).forward(to_channels_last(images)), x)
 
 
 class Linear(nn.Linear):

@@ -40,7 +40,7 @@ from plifctl.snn.kernels.stage import (
     norm_statistics,
     stage_config,
 )
-from plifctl.snn.layers import BatchNorm, Conv, Pool
+from plifctl.snn.layers import BatchNorm, Conv, Pool, to_channels_last
 
 MIN_BAND = 16
 """Fewest rows of a band, if the maps have as many; each band is a call of every loop."""
@@ -135,7 +135,7 @@ def _convolution_of(x: Tensor, layer: Conv, few_inputs: bool) -> _Convolution | 
     options = _Geometry(stride, padding, (size[0], size[1]))
     if few_inputs:
         return _PatchConvolution(event_driven.to_maps(x), len(x), options)
-    images = x.detach().flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    images = to_channels_last(x.detach().flatten(0, 1))
     if event_driven.can_be_event_driven(layer.weight):
         active = event_driven.inputs_of_convolution(images, layer)
         if active is not None:

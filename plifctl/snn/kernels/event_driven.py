@@ -26,7 +26,7 @@ from plifctl.snn.kernels import winograd
 from plifctl.snn.kernels.cpu import MIN_ITEMS, new_maps, threads_of_torch
 from plifctl.snn.kernels.registers import MAX_VECTORS, VECTOR_BYTES
 from plifctl.snn.kernels.stage import evaluation_tensors
-from plifctl.snn.layers import BatchNorm, Conv, Pool
+from plifctl.snn.layers import BatchNorm, Conv, Pool, to_channels_last
 
 PANEL_BYTES = 48 * 2**10
 """Size of the weights that all pixels of an item use before the next ones are read: most of a core's first cache."""
@@ -106,7 +106,7 @@ def one_pass_cost(weight: Tensor, density: float) -> float:
 
 def convolution(x: Tensor, layer: Conv, *, always: bool = False) -> Tensor:
     """Applies a convolution; arguments as in :func:`apply`."""
-    images = x.flatten(0, 1).contiguous(memory_format=torch.channels_last)
+    images = to_channels_last(x.flatten(0, 1))
     active = inputs_of_convolution(images, layer, always=always)
     if active is None:
         return dense(layer, x)
@@ -524,6 +524,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (weight,) = ctx.saved_tensors
-        grad_x = grad @ weight if ctx.needs_input_grad[0] else None
+        # the same sums as those of grad @ weight, which takes up to 1.4 times as long on AMD processors
+        grad_x = (weight.t() @ grad.t()).t() if ctx.needs_input_grad[0] else None
         grad_weight = product_weight_gradient(ctx.active, grad, weight.shape[1]) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, None

@@ -300,6 +300,24 @@ class TestLayers:
         for one, other in zip(*found, strict=True):
             torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 
+    @pytest.mark.parametrize("channels", [1, 2])
+    @pytest.mark.parametrize("samples", [0, 1, 3])
+    def test_convolution_of_any_layout_returns_channels_last(self, channels: int, samples: int) -> None:
+        from plifctl.snn.layers import Conv
+
+        conv = Conv(channels, 8, 3, 1).double()
+        plain = torch.randn(1, samples, channels, 5, 4, dtype=torch.float64)
+        for x in (plain, plain.transpose(3, 4).contiguous().transpose(3, 4), plain[:, :, :, :, ::2]):
+            x = x.detach().requires_grad_()
+            found, expected = conv(x), torch.nn.functional.conv2d(x[0], conv.weight, padding=1)
+            assert found.permute(0, 1, 3, 4, 2).is_contiguous()
+            torch.testing.assert_close(found[0], expected, rtol=1e-12, atol=1e-12)
+            weights = torch.randn_like(expected)
+            of_found, of_expected = (
+                torch.autograd.grad((y * weights).sum(), [x, conv.weight]) for y in (found, expected)
+            )
+            torch.testing.assert_close(of_found, of_expected, rtol=1e-12, atol=1e-12)
+
     @pytest.mark.parametrize(
         "changes", [{"v_threshold": 0.3}, {"v_reset": -0.7}, {"detach_reset": False}, {"tau_0": 5.0}]
     )
