@@ -229,14 +229,14 @@ def check_choice(name: str, value: object, known: Iterable[str]) -> None:
         raise UsageError(f"{name}: found {value!r}, expected {' or '.join(choices)}")
 
 
-def missing_library(library: str, extra: str) -> UsageError:
+def missing_library(library: str, *needed: str) -> UsageError:
     """Returns the error of an optional library that is not installed.
 
     Args:
         library: Name of the package.
-        extra: The extra of plifctl that installs it.
+        needed: The packages to install, if there are others beside it.
     """
-    return UsageError(f"{library} is not installed", hint=f"pip install 'plifctl[{extra}]'")
+    return UsageError(f"{library} is not installed", hint=f"pip install {' '.join(needed or (library,))}")
 
 
 def from_os_error(error: OSError, path: Path | str | None = None) -> MachineError | None:

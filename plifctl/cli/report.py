@@ -60,7 +60,9 @@ FigureOption = Annotated[
 ]
 RunOption = Annotated[
     list[str] | None,
-    typer.Option("--run", metavar="RUN", help="Run to draw; can be repeated.", autocompletion=options.runs),
+    typer.Option(
+        "--run", metavar="RUN", help="Run to draw, or to state; can be repeated.", autocompletion=options.runs
+    ),
 ]
 SweepOption = Annotated[
     str | None, typer.Option("--sweep", metavar="NAME", help="Only runs of this sweep; alone, their table.")

@@ -48,7 +48,7 @@ from plifctl.snn.neurons import SpikingLayer
 try:
     import nir
 except ImportError as error:
-    raise missing_library("nir", "nir") from error
+    raise missing_library("nir") from error
 
 DT = 1e-4
 """Duration of a step in seconds, the default of other programs."""

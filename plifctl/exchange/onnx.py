@@ -48,7 +48,7 @@ try:
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
 except ImportError as error:
-    raise missing_library(error.name or "onnx", "onnx") from error
+    raise missing_library(error.name or "onnx", "onnx", "onnxruntime") from error
 
 _log = logging.getLogger(__name__)
 

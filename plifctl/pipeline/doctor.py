@@ -12,6 +12,7 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -242,8 +243,8 @@ def _missing(machine: dict[str, Any]) -> Iterator[Missing]:
         yield Missing("torch with CUDA", "training on the GPU of this machine", f"{pip} --force-reinstall torch")
     elif gpus and not usable:
         yield Missing("a driver that torch can use", "training on the GPU of this machine", "nvidia-smi")
-    for package, used_for, unix in _OPTIONAL_PACKAGES:
-        if paths.package_version(package) is None and (not unix or os.name == "posix"):
+    for package, used_for in _OPTIONAL_PACKAGES:
+        if find_spec(package) is None:
             yield Missing(package, used_for, f"{pip} {package}")
     for part, used_for, command, found in _OPTIONAL_PROGRAMS:
         if not found():
@@ -254,7 +255,14 @@ def _has_compiler() -> bool:
     return any(map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang", "cl"))))
 
 
-_OPTIONAL_PACKAGES = (("triton", "the kernels triton and compiled on a GPU", True),)
+_OPTIONAL_PACKAGES = (
+    *((("triton", "the kernels triton and compiled on a GPU"),) if sys.platform == "linux" else ()),
+    ("nir", "export to .nir"),
+    ("onnx", "export to .onnx"),
+    ("onnxruntime", "export to .onnx"),
+    ("submitit", "sweep run --engine slurm"),
+    ("ray", "sweep run --engine ray"),
+)
 _OPTIONAL_PROGRAMS: tuple[tuple[str, str, str, Callable[[], bool]], ...] = (
     ("a C compiler", "the kernels triton and compiled", "apt install gcc python3-dev", _has_compiler),
     ("git", "the commit of the code in records", "apt install git", lambda: shutil.which("git") is not None),

@@ -115,7 +115,7 @@ def suggest_experiment(
         Value("name", name),
         Value("title", name),
         Value("like", LIKE, "values that are not stated here; plifctl show lists them all"),
-        Value("T", T, f"frames of a sample; half of them last {median_us / 1e6:,.3g} s or less"),
+        Value("T", T, f"frames of a sample; the median sample lasts {median_us / 1e6:,.3g} s"),
         Value("dataset.name", name),
         Value("dataset.title", name),
         Value("dataset.layout", facts.layout.name),

@@ -25,7 +25,7 @@ try:
     import ray
     from ray.exceptions import RayError, TaskCancelledError
 except ImportError as error:
-    raise missing_library("ray", "cluster") from error
+    raise missing_library("ray") from error
 
 CHECKPOINT_SECONDS = 60
 """Time for a checkpoint before a cancelled training is killed."""

@@ -26,7 +26,7 @@ try:
     import submitit
     from submitit.core.utils import JobPaths, pickle_load
 except ImportError as error:
-    raise missing_library("submitit", "cluster") from error
+    raise missing_library("submitit") from error
 
 MOST_CONTINUATIONS = 1000
 """Times that a job goes back to the queue at its time limit."""

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -144,6 +145,16 @@ def test_doctor_without_a_compiler_names_the_command(plifctl: Plifctl, monkeypat
     monkeypatch.setattr(doctor.shutil, "which", lambda name: None)
     missing = {part["part"]: part["command"] for part in json.loads(plifctl("doctor", "--json").out)["missing"]}
     assert missing["a C compiler"] == "apt install gcc python3-dev"
+
+
+@pytest.mark.parametrize("package", ["nir", "onnx", "onnxruntime", "submitit", "ray"])
+def test_doctor_without_an_optional_package_names_the_command(
+    plifctl: Plifctl, monkeypatch: pytest.MonkeyPatch, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    found = json.loads(plifctl("doctor", "--json").out)
+    assert found["can_train"] is True
+    assert f"python -m pip install {package}" in [part["command"] for part in found["missing"]]
 
 
 @pytest.mark.slow

@@ -257,7 +257,7 @@ class TestTable:
         found = values(suggestion)
         assert (found["T"], found["train.batch_size"], "train.accumulate" in found) == (10, 16, False)
         assert found["dataset.labels.time_unit"] == "s"
-        assert comment(suggestion, "T") == "frames of a sample; half of them last 0.3 s or less"
+        assert comment(suggestion, "T") == "frames of a sample; the median sample lasts 0.3 s"
 
     def test_table_with_groups_keeps_them_together(self) -> None:
         found = values(suggest(LISTED, tables=[self.table("file,class,user", "rec/{k},{label},u{k}")]))

@@ -108,9 +108,9 @@ def test_minutes_of_what_is_no_duration_is_refused(time: str) -> None:
 
 
 @pytest.mark.parametrize(("module", "library"), [("slurm", "submitit"), ("ray", "ray")])
-def test_missing_library_is_named_with_its_extra(monkeypatch: pytest.MonkeyPatch, module: str, library: str) -> None:
+def test_missing_library_names_the_command(monkeypatch: pytest.MonkeyPatch, module: str, library: str) -> None:
     monkeypatch.delitem(sys.modules, f"plifctl.sweep.{module}", raising=False)
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UsageError, match=f"{library} is not installed") as error:
         __import__(f"plifctl.sweep.{module}")
-    assert error.value.hint == "pip install 'plifctl[cluster]'"
+    assert error.value.hint == f"pip install {library}"
