@@ -243,7 +243,7 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
     if not (first.records and second.records):
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
-    runs = MatchedRuns(pair, first, second, flags, tuple(results.changes(first.first)))
+    runs = MatchedRuns(pair, first, second, flags, results.changes(first.first))
     cut = cut_runs(runs, min(record.epochs for group in (first, second) for record in group.records))
     by_seed = zip(cut.first.records, cut.second.records, strict=False)  # perhaps without a common seed
     problem = next(filter(None, (find_problem(one, other, results) for one, other in by_seed)), "")

@@ -325,7 +325,7 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
     labels, others = labels_of(lines), iter(_OTHER_STYLES * len(lines))
     found: dict[str, tuple[str, Any]] = {}
     taken = set()
-    order = {line: (not line.of_authors, line.average_pooling, line.first.changes, labels[line]) for line in lines}
+    order = {line: (not line.of_authors, line.average_pooling, line.changes, labels[line]) for line in lines}
     for line in sorted(lines, key=order.__getitem__):
         if labels[line] not in found:
             place = (line.of_authors, line.neuron, line.tau)

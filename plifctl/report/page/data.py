@@ -45,6 +45,7 @@ class RunFacts:
         name: Name of the run.
         status: Status of the run, or ``shipped``, ``imported`` or ``added``.
         spec: Its experiment; None if unknown.
+        changes: How the experiment differs from that of its name.
         accuracy: The accuracy that ``plifctl runs`` shows; None: there is none.
         settings: Value and origin of each setting.
         environment: Versions and machine.
@@ -56,6 +57,7 @@ class RunFacts:
     name: str
     status: str
     spec: ExperimentSpec | None = None
+    changes: tuple[str, ...] = ()
     accuracy: RunAccuracy | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -128,19 +130,20 @@ def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
     curve, spec = facts.curve, facts.spec
     settings = tuple((key, format_setting(value), origin) for key, (value, origin) in facts.settings.items())
-    changes = [] if curve is None else list(curve.changes)
+    fold = None if curve is None else curve.fold
     parts: dict[str, dict[str, Any]] = {}
     entry: dict[str, Any] = {
         "name": facts.name,
         "status": facts.status,
         "whose": "mine" if curve is None else SOURCES[curve.origin],
-        "title": "" if spec is None else _title(spec, changes),
-        "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau],
+        "title": "" if spec is None else _title(spec, facts.changes),
+        "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.start_tau],
         "epochs": 0,
         "planned": facts.planned,
         "hours": None,
+        "fold": None if fold is None else f"fold {fold.number}",
         "subset": curve is not None and curve.subset,
-        "changes": changes,
+        "changes": sorted(facts.changes),
         "sweeps": [],
         "curve": None,
         "spikes": None if facts.spikes is None else _add(parts, _spikes(facts.spikes)),
