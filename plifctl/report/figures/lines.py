@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plifctl.config.network import NeuronSpec
 from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
@@ -31,22 +32,30 @@ class Line:
         curves: Their curves, one for each seed.
         panel: Title of the data set; the name of the run where it is unknown.
         changes: How the experiment differs from that of its name, sorted.
-        neuron: plif or lif; None where it is unknown.
-        tau: Initial time constant.
+        neuron: The neuron; None where it is unknown.
         average_pooling: Whether the network has average pooling.
     """
 
     curves: tuple[Curve, ...]
     panel: str
     changes: tuple[str, ...] = ()
-    neuron: str | None = None
-    tau: float | None = None
+    neuron: NeuronSpec | None = None
     average_pooling: bool = False
 
     @property
     def first(self) -> Curve:
         """The curve of the first seed; all but seed and epochs is that of the others."""
         return self.curves[0]
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the neuron, ``plif`` or ``lif``; None where it is unknown."""
+        return None if self.neuron is None else self.neuron.kind
+
+    @property
+    def tau(self) -> float | None:
+        """The time constant before training, in time steps; None where it is unknown."""
+        return None if self.neuron is None else self.neuron.start_tau
 
     @property
     def of_authors(self) -> bool:
@@ -63,8 +72,7 @@ class Line:
         """The neuron, its time constant, and average pooling."""
         if self.neuron is None:
             return self.first.name
-        sign = "τ₀" if self.neuron == "plif" else "τ"
-        known = f"{self.neuron.upper()}, {sign} = {self.tau:g}" if self.tau is not None else self.neuron.upper()
+        known = self.neuron.describe()
         return f"{known}, average pooling" if self.average_pooling else known
 
     @property
@@ -132,8 +140,7 @@ def _line(curves: tuple[Curve, ...], experiments: RegisteredExperiments) -> Line
         curves,
         spec.dataset.title,
         changes,
-        spec.neuron.kind,
-        spec.neuron.start_tau,
+        spec.neuron,
         bool(pools) and all(pool.mode == "average" for pool in pools),
     )
 

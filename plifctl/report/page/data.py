@@ -22,6 +22,7 @@ from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.results import SOURCES
 from plifctl.report.table import Table
 from plifctl.runs import Curve, RunAccuracy, SpikeRecording, logged_accuracies
+from plifctl.runs.spikes import grey_inputs
 from plifctl.units import format_setting
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
@@ -166,8 +167,7 @@ def _title(spec: ExperimentSpec, changes: Sequence[str]) -> str:
     """Returns the title of an experiment; of one whose neuron was changed, with its own neuron."""
     if not any(override_key(text).startswith("neuron.") for text in changes):
         return spec.title
-    kind, tau = spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau
-    return f"{spec.dataset.title}, {kind.upper()}, {'τ₀' if kind == 'plif' else 'τ'} = {tau:g}"
+    return f"{spec.dataset.title}, {spec.neuron.describe()}"
 
 
 def _last(curve: Curve) -> dict[str, Any] | None:
@@ -293,8 +293,8 @@ def _spikes(recording: SpikeRecording) -> dict[str, Any]:
 
 
 def _frames(inputs: np.ndarray) -> dict[str, Any]:
-    """Returns grey images, one byte per pixel; of events, the counts of both polarities, scaled to 255."""
-    grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
+    """Returns inputs ``[N, T, C, H, W]`` in greyscale, one byte per pixel: the largest is 255."""
+    grey = grey_inputs(inputs)
     maximum = max(float(grey.max(initial=0)), 1.0)
     pixels = np.round(grey * (255 / maximum)).astype(np.uint8)
     return {"shape": list(pixels.shape), "bytes": base64.b64encode(pixels.tobytes()).decode()}
