@@ -167,13 +167,12 @@ def _bench(
     cache_dir: Path | None,
     as_json: bool,
 ) -> None:
-    from plifctl.training.process import keep_freed_memory, wait_passively
+    from plifctl.training.process import prepare_process
 
-    wait_passively()  # before the imports below import torch
+    prepare_process()  # before the imports below import torch
 
     from plifctl.pipeline.bench import BenchOptions, bench_experiment
 
-    keep_freed_memory()  # as in a training
     spent = {} if seconds is None else {"seconds": seconds}
     wanted = BenchOptions(experiment, tuple(overrides or ()), recipe, device, kernel, cache_dir=cache_dir, **spent)
     found = bench_experiment(wanted)

@@ -110,13 +110,10 @@ def evaluate(
 
     Example: plifctl eval last --record-spikes 10
     """
-    from plifctl.training.process import keep_freed_memory, wait_passively
+    from plifctl.training.process import prepare_process
 
-    wait_passively()  # before the imports below import torch
-    keep_freed_memory()
-    if (to_stdout := csv == Path("-")) and as_json:
-        raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
-
+    prepare_process()  # before the imports below import torch
+    to_stdout = options.is_stdout(csv, as_json=as_json)
     if controls and to_stdout:
         raise UsageError("--controls shows accuracies only, --csv predictions", hint="omit one of them")
     if record_layers != "first" and not (record_spikes or sample):

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from plifctl.config.registry import Registry
 
 
+STDOUT = Path("-")
+"""As a file, stdout."""
+
+
 def path(text: str) -> Path:
     """Returns the path that a user means; shells leave the ``~`` of ``--cache-dir=~/caches`` as it is.
 
@@ -197,6 +201,14 @@ def replaced_option(option: str, by: str) -> Any:
             raise UsageError(f"{option} was replaced", hint=f"use {by}")
 
     return typer.Option(option, hidden=True, callback=refuse)
+
+
+def is_stdout(csv: Path | None, *, as_json: bool) -> bool:
+    """Returns whether ``--csv -`` writes to stdout; raises UsageError with ``--json``, which writes there, too."""
+    to_stdout = csv == STDOUT
+    if to_stdout and as_json:
+        raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
+    return to_stdout
 
 
 def raw_source(raw: Path | None, *, no_checksum: bool, no_download: bool, workers: int = DEFAULT_WORKERS) -> RawSource:

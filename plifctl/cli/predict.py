@@ -22,7 +22,6 @@ from plifctl.errors import PlifctlError, UsageError
 if TYPE_CHECKING:
     from plifctl.pipeline.predict_files import FilePredictions, Row
 
-_STDOUT = Path("-")
 _DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(s|ms|us|µs|μs)")
 _MICROSECONDS = {"s": 1_000_000, "ms": 1000}
 _SHORT_US = 10_000  # shorter windows are shown to the microsecond
@@ -76,12 +75,10 @@ def predict(
 
     Example: plifctl predict last recordings/ --csv answers.csv
     """
-    from plifctl.training.process import keep_freed_memory, wait_passively
+    from plifctl.training.process import prepare_process
 
-    if as_json and csv == _STDOUT:
-        raise UsageError("--csv - and --json exclude each other: stdout has one document", hint="--csv FILE --json")
-    wait_passively()  # before the imports below import torch
-    keep_freed_memory()
+    to_stdout = options.is_stdout(csv, as_json=as_json)
+    prepare_process()  # before the imports below import torch
 
     from plifctl.pipeline.predict_files import PredictOptions, predict_files
 
@@ -92,7 +89,7 @@ def predict(
             window_us=_microseconds("--window", window),
             stride_us=_microseconds("--stride", stride),
             resize=resize,
-            csv=None if csv == _STDOUT else csv,
+            csv=None if to_stdout else csv,
             out=out,
             checkpoint=checkpoint,
             fold_bn=fold_bn,
@@ -101,7 +98,7 @@ def predict(
             runs_dir=options.existing_runs_dir(runs_dir),
         ),
         # a bar would take rows that are written to stdout
-        *([] if csv == _STDOUT else [console.bar]),
+        *([] if to_stdout else [console.bar]),
     )
     _report_skipped(found)
     _show(found, csv, out, as_json=as_json)
@@ -166,10 +163,10 @@ def _show(found: FilePredictions, csv: Path | None, out: Path | None, *, as_json
         console.emit_json(_document(found, kept, failed, out))
     elif csv is None and kept:
         _print(found, kept)
-    elif csv not in (None, _STDOUT):
+    elif csv not in (None, options.STDOUT):
         console.emit(f"written: {csv}, {len(kept):,} row{'' if len(kept) == 1 else 's'}")
     if out is not None and kept and not as_json:
-        (console.note if csv == _STDOUT else console.emit)(f"written: {out}")
+        (console.note if csv == options.STDOUT else console.emit)(f"written: {out}")
     _report_failed(failed)
 
 
@@ -180,7 +177,7 @@ def _csv_writer(csv: Path | None, classes: Sequence[str]) -> Iterator[Callable[[
 
     if csv is None:
         yield lambda row: None
-    elif csv == _STDOUT:
+    elif csv == options.STDOUT:
         yield CsvWriter(SimpleNamespace(write=console.emit), classes).write
     else:
         with (

@@ -141,9 +141,9 @@ def _command(protocol: Protocol, about: str) -> Callable[..., None]:
         runs_dir: options.RunsDirOption = None,
         as_json: options.JsonOption = False,
     ) -> None:
-        from plifctl.training.process import wait_passively
+        from plifctl.training.process import prepare_process
 
-        wait_passively()  # before the imports below import torch
+        prepare_process()  # before the imports below import torch
 
         from plifctl.config.overrides import training_overrides
         from plifctl.errors import UsageError
@@ -198,12 +198,10 @@ def _fold_overrides(text: str) -> list[str]:
 def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:
     from plifctl.cli.observer import TerminalObserver
     from plifctl.pipeline.train import plan_training, train
-    from plifctl.training.process import keep_freed_memory
 
     if dry_run:
         _print_plan(plan_training(wanted), as_json)
         return
-    keep_freed_memory()
     result = train(wanted, TerminalObserver(), console.bar)
     if result.rank == 0:
         _print_result(result, as_json)

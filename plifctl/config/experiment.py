@@ -16,7 +16,7 @@ from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, Framing, check_frames, frame_shape
 from plifctl.config.identity import current_keys, current_word, hashed_fields, hashed_words
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.config.overrides import is_modification, override_key
+from plifctl.config.overrides import override_key
 from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
@@ -141,11 +141,6 @@ class Experiment:
     def __repr__(self) -> str:
         changed = f", {' '.join(self.overrides)}" if self.overrides else ""
         return f"<experiment {self.spec.name}, recipe {self.spec.recipe}, T = {self.spec.T}{changed}>"
-
-    @property
-    def modified(self) -> tuple[str, ...]:
-        """The overrides that make this another experiment: all but seed, epochs and memory."""
-        return tuple(filter(is_modification, self.overrides))
 
     def for_protocol(self, protocol: Protocol) -> Experiment:
         """Returns the experiment as a protocol runs it; a T among the overrides holds for all protocols."""

@@ -45,7 +45,7 @@ def load_experiment(
         RegistryError: A file is invalid.
 
     Example:
-        >>> load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).modified
+        >>> load_experiment("gesture-plif", {"neuron.tau_0": 4.0}).overrides
         ('neuron.tau_0=4.0',)
     """
     registry = registry or load_registry()

@@ -117,3 +117,12 @@ class NeuronSpec(Spec):
         tau = self.tau_0 if self.kind == "plif" else self.tau
         assert tau is not None  # checked by _check_tau
         return tau
+
+    @property
+    def start_text(self) -> str:
+        """The time constant before training as one text: ``τ₀ = 2``, of a fixed one ``τ = 2``."""
+        return f"{'τ₀' if self.kind == 'plif' else 'τ'} = {self.start_tau:g}"
+
+    def describe(self) -> str:
+        """Returns the kind and its time constant as one text: ``PLIF, τ₀ = 2``."""
+        return f"{self.kind.upper()}, {self.start_text}"

@@ -101,26 +101,6 @@ def training_overrides(
     return override_texts({f"train.{key}": value for key, value in values.items() if value is not None})
 
 
-def modifications(overrides: Iterable[str], *, is_fold: bool, is_registered: bool) -> list[str]:
-    """Returns the overrides that make another experiment than that of its name.
-
-    A fold of one's own experiment makes none; the experiments of a registry have another split.
-
-    Args:
-        overrides: Texts ``key=value``.
-        is_fold: Whether a fold of a cross-validation is tested on.
-        is_registered: Whether the experiment is in a registry folder.
-
-    Example:
-        >>> fold = ["split.method=folds", "split.folds=5", "split.fold=1", "train.lr=0.1", "train.seed=3"]
-        >>> modifications(fold, is_fold=True, is_registered=False)
-        ['train.lr=0.1']
-    """
-    is_of_fold = is_fold and not is_registered
-    found = filter(is_modification, overrides)
-    return [text for text in found if not (is_of_fold and override_key(text).startswith("split."))]
-
-
 def merge_overrides(earlier: Iterable[str], later: Iterable[str]) -> tuple[str, ...]:
     """Returns both, without the earlier ones whose keys are set again; another network replaces all of its values."""
     later = tuple(later)

@@ -226,18 +226,16 @@ class Registry:
     def check(self) -> list[str]:
         """Returns every problem of every file and experiment, each with file, line and column."""
         problems = [problem for folder in self.folders if folder.is_dir() for problem in _unread(folder)]
-        readers = (self._read_datasets, self._read_networks, self._read_experiments)
-        for kind, read in zip(("_datasets", "_networks", "_experiments"), readers, strict=True):
-            # the valid entries of each kind are what the rest is resolved with
-            self.__dict__[kind], found = _collect(read())
-            problems += [problem for problem in found if problem not in problems]
+        valid = _ValidEntries(self.folders)
+        datasets, networks, experiments = valid.datasets(), valid.networks(), valid.experiments()
+        problems += dict.fromkeys(valid.problems)
         incomplete = bool(problems)
         attempts: list[tuple[Recipe, Callable[[], object]]] = [
-            ("paper", partial(self.network, name)) for name in self.networks()
+            ("paper", partial(valid.network, name)) for name in networks
         ]
         for recipe in RECIPES:
-            attempts += [(recipe, partial(self.dataset, name, recipe)) for name in self.datasets()]
-            attempts += [(recipe, partial(self.experiment, name, recipe=recipe)) for name in self.experiments()]
+            attempts += [(recipe, partial(valid.dataset, name, recipe)) for name in datasets]
+            attempts += [(recipe, partial(valid.experiment, name, recipe=recipe)) for name in experiments]
         seen = set(problems)
         for recipe, attempt in attempts:
             try:
@@ -251,15 +249,22 @@ class Registry:
 
     @cached_property
     def _datasets(self) -> dict[str, _Entry]:
-        return _valid(self._read_datasets())
+        return self._valid_entries(self._read_datasets())
 
     @cached_property
     def _networks(self) -> dict[str, _Entry]:
-        return _valid(self._read_networks())
+        return self._valid_entries(self._read_networks())
 
     @cached_property
     def _experiments(self) -> dict[str, _Entry]:
-        return _valid(self._read_experiments())
+        return self._valid_entries(self._read_experiments())
+
+    def _valid_entries(self, entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
+        """Returns the entries by name; raises RegistryError if a file has a problem."""
+        found, problems = _collect(entries)
+        if problems:
+            raise RegistryError(join_problems(problems), hint=CHECK_HINT)
+        return found
 
     def _read_datasets(self) -> Iterator[tuple[str, _Entry] | str]:
         for tree in self._trees("datasets"):
@@ -398,6 +403,19 @@ class Registry:
                 hint="give it another name: name: NAME",
             )
         return texts
+
+
+class _ValidEntries(Registry):
+    """The valid entries of registry folders, with which the rest is checked, and the problems of the others."""
+
+    def __init__(self, folders: Sequence[Path]) -> None:
+        super().__init__(folders)
+        self.problems: list[str] = []
+
+    def _valid_entries(self, entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
+        found, problems = _collect(entries)
+        self.problems += problems
+        return found
 
 
 def _unread(folder: Path) -> Iterator[str]:
@@ -581,13 +599,6 @@ def _form_problems(tree: Branch) -> Iterator[str]:
             yield f"{value.origin}: unknown recipe {name}; {did_you_mean(name, RECIPES)}"
         elif not isinstance(value, Branch) and value.value is not None:
             yield f"{value.origin}: recipes: {name}: expected a mapping"
-
-
-def _valid(entries: Iterator[tuple[str, _Entry] | str]) -> dict[str, _Entry]:
-    found, problems = _collect(entries)
-    if problems:
-        raise RegistryError(join_problems(problems), hint=CHECK_HINT)
-    return found
 
 
 def _require_known(kind: str, name: str, entries: dict[str, _Entry]) -> str:

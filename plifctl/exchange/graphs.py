@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.structure import layer_names, parse_structure, shapes_after
 from plifctl.exchange.arrays import describe
 from plifctl.exchange.model import TrainedModel
@@ -32,15 +33,15 @@ def shapes_before(trained: TrainedModel) -> dict[str, tuple[int, ...]]:
     return dict(zip(layer_names(layers), shapes, strict=False))  # the last shape is that of the output
 
 
-def normalisation(trained: TrainedModel) -> tuple[Tensor, Tensor] | None:
+def normalisation(spec: ExperimentSpec) -> tuple[Tensor, Tensor] | None:
     """Returns mean and standard deviation of each channel, ``[C]``, of images of values 0…1; None: not normalised."""
-    found = trained.spec.normalisation
+    found = spec.normalisation
     return None if found is None else (torch.tensor(found[0]), torch.tensor(found[1]))
 
 
-def normalise(trained: TrainedModel, x: Tensor) -> Tensor:
+def normalise(spec: ExperimentSpec, x: Tensor) -> Tensor:
     """Returns inputs of the network: normalised images of values 0…1; event frames as they are."""
-    if (found := normalisation(trained)) is None:
+    if (found := normalisation(spec)) is None:
         return x
     mean, std = (values.to(x).view(-1, 1, 1) for values in found)
     return (x - mean) / std
@@ -76,6 +77,6 @@ def describe_input(trained: TrainedModel) -> str:
 
 def normalisation_notes(trained: TrainedModel) -> list[str]:
     """Returns who normalises images, as a note; nothing if they are used as they are."""
-    if normalisation(trained) is None:
+    if normalisation(trained.spec) is None:
         return []
     return ["the graph normalises images itself: give it values from 0 to 1; its mean and std are empty"]

@@ -108,7 +108,7 @@ def _nodes(trained: TrainedModel) -> Nodes:
     network, shapes = trained.network, shapes_before(trained)
     dtype = next(network.parameters()).dtype
     yield "input", nir.Input(np.array(network.input_shape))
-    if (found := normalisation(trained)) is not None:
+    if (found := normalisation(trained.spec)) is not None:
         mean, std = (values.double() for values in found)
         yield "normalise", _channel_convolution(1 / std, -mean / std, network.input_shape, dtype)
     gain: Tensor | None = None

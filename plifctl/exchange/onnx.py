@@ -146,7 +146,7 @@ class _Builder:
             by_step = self._add("Transpose", "steps", "frames", perm=[1, 0, 2, 3, 4])
             return self._reshape("input", by_step, [-1, *self.trained.network.input_shape]), self.T
         x = "image"
-        if (found := normalisation(self.trained)) is not None:
+        if (found := normalisation(self.trained.spec)) is not None:
             mean, std = (values.view(-1, 1, 1) for values in found)
             x = self._add("Sub", "centred", x, self._constant("mean", mean))
             x = self._add("Div", "normalised", x, self._constant("std", std))
@@ -314,7 +314,7 @@ def _differences(trained: TrainedModel, x: Tensor, found: dict[str, Tensor]) -> 
         found: Spikes of each spiking layer ``[T, N, ...]``, and ``votes``.
     """
     potentials: dict[str, Tensor] = {}
-    x = normalise(trained, x)
+    x = normalise(trained.spec, x)
     for t in range(trained.spec.T):
         y = x if takes_images(trained) else x[:, t]
         for name, layer in active_layers(trained):

@@ -6,7 +6,7 @@ import logging
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -32,6 +32,7 @@ from plifctl.report.figures import (
 from plifctl.report.results import Results
 from plifctl.runs import (
     Curve,
+    RegisteredExperiments,
     SpikeRecording,
     find_curves,
     find_run,
@@ -40,7 +41,6 @@ from plifctl.runs import (
     load_other_curves,
     load_records,
     load_spikes,
-    registered_spec,
 )
 
 _log = logging.getLogger(__name__)
@@ -185,7 +185,7 @@ class _FigureSource:
         wanted = {(curve.experiment, curve.protocol) for curve in self._named if curve.experiment is not None}
         authors = [c for c in self._curves("authors") if compare and (c.experiment, c.protocol) in wanted]
         found = {curve.identity: curve for curve in [*authors, *self._named]}
-        return lines_of(found.values(), partial(registered_spec, self.registry))
+        return lines_of(found.values(), RegisteredExperiments(self.registry))
 
     def _one_training(self, lines: Sequence[Line]) -> list[Line]:
         """Returns the longest line with its first seed, which Figure S1 shows; names the others of named runs."""
@@ -206,7 +206,7 @@ class _FigureSource:
 
         def of(origin: str) -> list[Line]:
             curves = [curve for curve in self._curves(origin) if curve.experiment is not None and curve.protocol == "A"]
-            return [line for line in lines_of(curves, partial(registered_spec, self.registry)) if kind.shows(line)]
+            return [line for line in lines_of(curves, RegisteredExperiments(self.registry)) if kind.shows(line)]
 
         lines = [line for line in of("authors") if not line.average_pooling] or _longest(of("trained"))
         return [line for line in lines if line.panel in PAPER_PANELS] or lines
@@ -267,7 +267,7 @@ def _longest(lines: Sequence[Line]) -> list[Line]:
     longest: dict[str | None, Line] = {}
 
     def rank(line: Line) -> tuple[bool, int]:
-        return not line.first.changes, len(line.first.epochs)
+        return not line.changes, len(line.first.epochs)
 
     for line in lines:
         known = longest.get(line.first.experiment)

@@ -14,6 +14,7 @@ from typing import Any
 from plifctl import paths
 from plifctl.config.choices import TRAINING_VERBS, Protocol, Recipe
 from plifctl.config.lookup import load_registry
+from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError, list_names
 from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
@@ -105,7 +106,8 @@ def _trainings(entry: Entry, registry: Registry) -> Iterator[_Training]:
         return
     stale = {record.experiment for record in entry.beside if name_other_versions(record)}
     first = next(iter(entry.beside), None)
-    recipe, changes = ("paper", ()) if first is None else (first.recipe, first.modifications)
+    recipe, overrides = ("paper", ()) if first is None else (first.recipe, first.overrides)
+    changes = tuple(filter(is_modification, overrides))
     for name in (entry.experiment, *sorted(stale)):
         try:
             usual = registry.experiment(name, recipe=recipe, overrides=changes).spec.train

@@ -18,6 +18,7 @@ from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.page import PageFigure, PageRun, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.runs import (
     Curve,
+    RegisteredExperiments,
     ResultRecord,
     Run,
     curve_of_run,
@@ -27,7 +28,6 @@ from plifctl.runs import (
     load_other_curves,
     load_records,
     load_spikes,
-    registered_spec,
 )
 from plifctl.runs.sessions import summarize_environment
 from plifctl.runs.sweep_plans import sweeps_by_run
@@ -93,6 +93,7 @@ class PageSource:
         self, runs_dir: Path | None = None, *, include_modified: bool = False, figures: Sequence[PageFigure] = ()
     ) -> None:
         self._runs_dir, self._registry = runs_dir or paths.runs_dir(), load_registry()
+        self._experiments = RegisteredExperiments(self._registry)
         self._options, self._figures = TableOptions(include_modified=include_modified), figures
         self._known: dict[Path, tuple[object, PageRun]] = {}  # by run: state of its files, and what was read
         self._results_state: object = None
@@ -134,16 +135,16 @@ class PageSource:
     def _other_facts(self, curve: Curve, record: ResultRecord | None) -> RunFacts:
         """What is known of a run that was not trained here."""
         environment = {} if record is None else flatten(summarize_environment(record.environment))
-        spec, status = registered_spec(self._registry, curve), "imported" if curve.origin == "authors" else curve.origin
-        accuracy = external_accuracy(curve, record)
-        return RunFacts(curve, curve.name, status, spec, accuracy, environment=environment)
+        spec, status = self._experiments.find(curve), "imported" if curve.origin == "authors" else curve.origin
+        accuracy, changes = external_accuracy(curve, record), self._experiments.changes(curve)
+        return RunFacts(curve, curve.name, status, spec, changes, accuracy, environment=environment)
 
     def _run(self, run: Run) -> PageRun:
         names = ("config.yaml", "run.json", "metrics.jsonl", "metrics.sha256", "result.json", "spikes.npz")
         state = [stamp(run.path / name) for name in names]
         before, found = self._known.get(run.path, (None, None))
         if found is None or before != state:
-            found = page_run(_read_run(run))
+            found = page_run(_read_run(run, self._experiments))
             self._known[run.path] = state, found
         if found.entry["curve"] is None or found.entry["status"] == "finished":  # which these files determine
             return found
@@ -154,7 +155,7 @@ class PageSource:
         return replace(found, entry={**found.entry, "status": status})
 
 
-def _read_run(run: Run) -> RunFacts:
+def _read_run(run: Run, experiments: RegisteredExperiments) -> RunFacts:
     try:
         config, status = run.config(), run.status()
         settings = flatten(config.spec.model_dump(mode="json"))
@@ -164,6 +165,7 @@ def _read_run(run: Run) -> RunFacts:
             run.name,
             status,
             config.spec,
+            experiments.changes(config),
             run.accuracy_so_far(),
             {key: (value, config.origins.get(key, "")) for key, value in settings.items()},
             flatten(summarize_environment(run.environment())),

@@ -25,7 +25,7 @@ from plifctl.data.formats.headers import format_of, guess_content, is_text
 from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
 from plifctl.data.remarks import Remark, describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, OutOfMemoryError, RawDataError, UsageError, list_names
-from plifctl.exchange.graphs import shapes_before
+from plifctl.exchange.graphs import normalise, shapes_before
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import IN_MEMORY, TrainedModel, load_trained
 from plifctl.pipeline.device import LESS_MEMORY_HINT, choose_device, use_remembered_kernel
@@ -481,11 +481,7 @@ class Model(nn.Module):
                 f"{self.spec.title}: found an image of {dtype} from {low:g} to {high:g}, expected 0 to {largest}",
                 hint="give images as uint8, or as float from 0 to 1",
             )
-        x = image / largest
-        if self.spec.normalisation is None:
-            return x
-        mean, std = (torch.tensor(values).view(-1, 1, 1) for values in self.spec.normalisation)
-        return (x - mean) / std
+        return normalise(self.spec, image / largest)
 
     def _frames(self, events: Events, where: str, part: str = "") -> Tensor | None:
         """Returns the frames of events, float32 ``[T, P, H, W]``; None if there are no events to frame.

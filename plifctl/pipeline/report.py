@@ -111,6 +111,6 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
     def stated(run: Run) -> StatedRun:
         record = run.record()
         hours = tuple(row["seconds"] / 3600 for row in run.metrics())
-        return StatedRun(record, results.registered(record), tuple(results.changes(record)), hours)
+        return StatedRun(record, results.registered(record), results.changes(record), hours)
 
     return statement([stated(run) for run in finished])

@@ -23,6 +23,7 @@ from plifctl.runs import (
     ControlResult,
     Curve,
     ImportedRun,
+    RegisteredExperiments,
     ResultRecord,
     Run,
     add_run,
@@ -362,7 +363,7 @@ def compare_runs(names: Sequence[str], runs_dir: Path | None = None) -> dict[str
     layers = max((curve.layers for curve in curves), key=len)
     return {
         "runs": [_place(curve) if names.count(curve.name) > 1 else curve.name for curve in curves],
-        "settings": _differences(curves),
+        "settings": _differences(curves, RegisteredExperiments(registry)),
         "layers": list(layers),
         "accuracy_of": kinds,
         "epochs": epochs,
@@ -377,7 +378,7 @@ def _tau(curve: Curve) -> list[dict[int, float | None]]:
     return [dict(zip(curve.epochs, values, strict=True)) for values in curve.tau]
 
 
-def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
+def _differences(curves: Sequence[Curve], experiments: RegisteredExperiments) -> dict[str, list[Any]]:
     """The settings in which runs differ, data and machine included, with the value in each run."""
     others = any(curve.folder is None for curve in curves)  # what is known of those is compared with the same of all
     alike = len({curve.digest for curve in curves}) == 1 and curves[0].digest is not None
@@ -387,7 +388,7 @@ def _differences(curves: Sequence[Curve]) -> dict[str, list[Any]]:
             name: getattr(curve, name) for name in ("origin", "experiment", "recipe", "protocol", "T")
         }
         known["train.seed"] = curve.seed
-        known |= _recorded_settings(curve) if others else {}
+        known |= _recorded_settings(curve, experiments) if others else {}
         if alike:  # one states in a file what another states by an option
             known.pop("changes", None)
         settings.append(known | (_own_settings(curve) if curve.folder is not None else {}))
@@ -411,13 +412,14 @@ def _own_settings(curve: Curve) -> dict[str, Any]:
     return {"train.epochs": spec.train.epochs, **flatten(spec.identity()), **flatten(about)}
 
 
-def _recorded_settings(curve: Curve) -> dict[str, Any]:
+def _recorded_settings(curve: Curve, experiments: RegisteredExperiments) -> dict[str, Any]:
     """What is known of any run, one of which only a record or a log is left included; None: unknown."""
     if curve.origin == "imported":
         return {"epochs": curve.epochs[-1]}
     return {
         "epochs": curve.epochs[-1] if curve.epochs else 0,
-        "changes": ", ".join(curve.changes) or "none",
+        "changes": ", ".join(sorted(experiments.changes(curve))) or "none",
+        "fold": curve.fold and curve.fold.text,
         "part of the samples": "yes" if curve.subset else "no",
         "experiment digest": curve.digest and curve.digest[:12],
         "cache": curve.cache and curve.cache[:12],

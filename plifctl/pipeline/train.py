@@ -175,7 +175,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         experiment=spec.name,
         recipe=spec.recipe,
         protocol=options.protocol,
-        modified=list(task.experiment.modified),
+        modified=list(setup.changes),
         started_from=describe_start(task.started_from),
         frozen=setup.frozen,
         cache=str(setup.cache.path),

@@ -19,7 +19,7 @@ from plifctl.cache import Cache, copy_cache
 from plifctl.config.choices import DataPlacement
 from plifctl.config.experiment import Experiment, ExperimentSpec
 from plifctl.config.lookup import file_of, load_experiment, load_registry, without_effect
-from plifctl.config.overrides import modifications, override_texts
+from plifctl.config.overrides import override_texts
 from plifctl.errors import ResumeError, UsageError
 from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.device import find_device, open_device
@@ -28,7 +28,8 @@ from plifctl.pipeline.progress import Progress
 from plifctl.pipeline.resume import find_resumed, resumed_experiment
 from plifctl.pipeline.start_weights import StartWeights, describe_start, find_start_weights
 from plifctl.pipeline.train_options import TrainOptions
-from plifctl.runs import Run, StartedFrom
+from plifctl.runs import RegisteredExperiments, Run, StartedFrom
+from plifctl.runs.directory import RunConfig
 from plifctl.training.batches import BatchLoader
 from plifctl.training.distributed import Ranks, compare_ranks
 from plifctl.training.fine_tuning import describe_layers, select_frozen
@@ -142,6 +143,13 @@ class TrainingSetup:
     def spec(self) -> ExperimentSpec:
         """The settings of the experiment."""
         return self.task.experiment.spec
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """How the experiment differs from that of its name, as :meth:`RegisteredExperiments.changes` returns it."""
+        spec, protocol, overrides = self.spec, self.options.protocol, self.task.experiment.overrides
+        config = RunConfig(spec.name, spec.recipe, protocol, overrides, spec, {})
+        return RegisteredExperiments(load_registry()).changes(config)
 
     def trainer(self, recorder: Recorder, start: Mapping[str, Tensor] | None = None) -> Trainer:
         """Returns the training in its initial state; see :class:`Trainer` for ``start``."""
@@ -308,10 +316,8 @@ def _announce(setup: TrainingSetup, placement_reason: str) -> None:
         _log.warning(note)
     if groups := setup.split.describe_groups():
         _log.info("groups: %s", groups)
-    is_registered = setup.spec.name in load_registry().experiments()
-    is_fold = setup.spec.split.fold is not None
-    if modified := modifications(setup.task.experiment.overrides, is_fold=is_fold, is_registered=is_registered):
-        _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(modified))
+    if changes := setup.changes:
+        _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(changes))
     if setup.task.start is not None:
         for line in describe_start(setup.task.start.source):
             _log.info(line)

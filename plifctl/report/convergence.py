@@ -11,8 +11,9 @@ from typing import NamedTuple
 from plifctl.config.choices import CONVERGENCE_TABLE
 from plifctl.config.overrides import override_key
 from plifctl.report.pairs import MatchedRuns, PairRows
-from plifctl.report.results import CHANGED_SINCE, Results
+from plifctl.report.results import Results
 from plifctl.report.table import Cell, Entry, Number, Table
+from plifctl.runs.changes import CHANGED_SINCE
 
 _EPOCHS = tuple(4**power for power in range(11))
 """Epochs that are shown before the last."""

@@ -205,7 +205,7 @@ def _authors_curve(ours: ResultRecord, processor: str, results: Results) -> Auth
         return "its accuracies by epoch are not known"
 
     def fits(record: ResultRecord) -> bool:
-        whole = record.data is not None and record.data.complete and not record.modifications and record.T == log.T
+        whole = record.data is not None and record.data.complete and not results.changes(record) and record.T == log.T
         alike = record.training_versions == versions and _processors(record) == {processor}
         return whole and alike and not _time_problem(record)
 

@@ -88,10 +88,10 @@ def _shared_settings(spec: ExperimentSpec, kind: PairKind) -> str:
 def _pairs_of(group: Sequence[ExperimentSpec], kind: PairKind, shared: str) -> Iterator[Pair]:
     """Yields the pairs of a group with shared settings."""
     if kind in ("start", "tau"):
-        neuron, sign = ("plif", "τ₀") if kind == "start" else ("lif", "τ")
+        neuron = "plif" if kind == "start" else "lif"
         starts = sorted((spec for spec in group if spec.neuron.kind == neuron), key=lambda spec: spec.neuron.start_tau)
         for one, other in combinations(starts, 2):
-            heads = (f"{sign} = {one.neuron.start_tau:g}", f"{sign} = {other.neuron.start_tau:g}")
+            heads = (one.neuron.start_text, other.neuron.start_text)
             if heads[0] != heads[1]:
                 yield _pair(kind, one, other, heads, shared)
         return
@@ -243,7 +243,7 @@ def _match(pair: Pair, first: Group, second: Group, results: Results) -> Matched
     if not (first.records and second.records):
         return MatchedRuns(pair, first, second)
     flags = tuple(dict.fromkeys((*results.flags(first.first), *results.flags(second.first))))
-    runs = MatchedRuns(pair, first, second, flags, tuple(results.changes(first.first)))
+    runs = MatchedRuns(pair, first, second, flags, results.changes(first.first))
     cut = cut_runs(runs, min(record.epochs for group in (first, second) for record in group.records))
     by_seed = zip(cut.first.records, cut.second.records, strict=False)  # perhaps without a common seed
     problem = next(filter(None, (find_problem(one, other, results) for one, other in by_seed)), "")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 from plifctl.config.choices import (
@@ -23,13 +22,12 @@ from plifctl.config.choices import (
     ResultSource,
 )
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import modifications
 from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
-from plifctl.errors import RegistryError, UsageError, did_you_mean
+from plifctl.errors import RegistryError, did_you_mean
 from plifctl.report.labels import versions_text
 from plifctl.report.table import Number, flags_of, left_out_as_modified, mean_text, name_runs, other_versions
-from plifctl.runs import ResultRecord
+from plifctl.runs import RegisteredExperiments, ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
 from plifctl.units import letters
@@ -148,9 +146,6 @@ SOURCE_WORDS: dict[ResultSource, SourceWords] = {
     ),
 }
 
-CHANGED_SINCE = "the experiment has been changed since"
-"""How the experiment of a run differs from that of its name, beside the changes that the run states."""
-
 
 @dataclass(frozen=True)
 class Group:
@@ -193,7 +188,7 @@ class Results:
         self._authors = {
             record.experiment: record for record in records if (record.origin, record.protocol) == ("authors", "A")
         }
-        self._registered: dict[tuple[str, Recipe, Protocol, tuple[str, ...]], ExperimentSpec] = {}
+        self._experiments = RegisteredExperiments(registry)
         self.notes: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._passed_over: dict[str, str] = {}  # for other runs of the same cell or pair
@@ -287,15 +282,10 @@ class Results:
         """
         if record.experiment not in self.registry.experiments():
             return None
-        key = record.experiment, record.recipe, record.protocol, record.modifications
-        if key not in self._registered:
-            load = partial(self.registry.experiment, record.experiment, recipe=record.recipe)
-            try:
-                found = load(overrides=record.modifications)
-            except (RegistryError, UsageError):  # an override of something that is no longer there
-                found = load()
-            self._registered[key] = found.for_protocol(record.protocol).spec
-        return self._registered[key]
+        if (found := self._experiments.find(record)) is not None:
+            return found
+        unchanged = self.registry.experiment(record.experiment, recipe=record.recipe)
+        return unchanged.for_protocol(record.protocol).spec
 
     def spec_of(self, record: ResultRecord) -> ExperimentSpec | None:
         """Returns the settings of a run; None if the registry has no such experiment, or another one of that name."""
@@ -466,12 +456,9 @@ class Results:
             parts.append(f"MODIFIED: {', '.join(changes)}")
         return "; ".join(parts)
 
-    def changes(self, record: ResultRecord) -> list[str]:
-        """Returns how the experiment of a record differs from that of its name: the registry's, or the user's own."""
-        registered, is_fold = self.registered(record), record.fold is not None
-        changes = modifications(record.overrides, is_fold=is_fold, is_registered=registered is not None)
-        is_changed = registered is not None and record.digest not in (None, registered.digest)
-        return [*changes, CHANGED_SINCE] if is_changed else changes
+    def changes(self, record: ResultRecord) -> tuple[str, ...]:
+        """Returns how the experiment of a record differs from that of its name."""
+        return self._experiments.changes(record)
 
     def _of_networks(self, name: str, measure: Measure) -> tuple[Number, ...]:
         """Returns the number of a network, or those of an experiment's networks, one for each recipe if they differ."""

@@ -36,17 +36,17 @@ _CHANGES = _COLUMNS.index("Changes")
 
 def build_runs_table(
     records: Sequence[ResultRecord],
+    changes: Changes,
     source: ResultSource = "mine",
     not_in_paper: Collection[str] = (),
-    changes: Changes = lambda record: record.modifications,
 ) -> Table:
     """Returns a table with a row for runs that differ in nothing but seed and fold, and the mean of their accuracies.
 
     Args:
         records: Result records.
+        changes: Returns how the experiment of a run differs from that of its name.
         source: Whose runs are shown.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
-        changes: Returns how the experiment of a run differs from that of its name.
     """
     cells: list[list[str]] = []
     numbers: list[Number] = []

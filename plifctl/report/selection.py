@@ -40,18 +40,18 @@ _COLUMNS = (
 
 def build_selection_table(
     records: Sequence[ResultRecord],
+    changes: Changes,
     *,
     include_modified: bool = False,
     not_in_paper: Collection[str] = (),
-    changes: Changes = lambda record: record.modifications,
 ) -> Table:
     """Returns a table of the accuracies that each run could report, depending on how its epoch is selected.
 
     Args:
         records: Result records of the runs of all sources; those tested less than twice are left out, and named.
+        changes: Returns how the experiment of a run differs from that of its name.
         include_modified: Use runs with overrides as well.
         not_in_paper: Experiments that only the authors' logs have; they are marked.
-        changes: Returns how the experiment of a run differs from that of its name.
     """
     cells: list[list[str]] = []
     entries: list[Entry] = []

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from plifctl import __version__
 from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.report.results import CHANGED_SINCE
 from plifctl.runs import ResultRecord
+from plifctl.runs.changes import CHANGED_SINCE
 from plifctl.units import markdown_table, plain
 
 FINDINGS = (

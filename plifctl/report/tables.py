@@ -128,10 +128,10 @@ def build_table(
     if name in (SELECTION_TABLE, RUNS_TABLE):
         not_in_paper = _not_in_paper(records, registry)
         if name == RUNS_TABLE:
-            return build_runs_table(records, options.source, not_in_paper, results.changes)
+            return build_runs_table(records, results.changes, options.source, not_in_paper)
         shown = [record for record in records if options.runs is None or record.origin == "trained"]
         return build_selection_table(
-            shown, include_modified=options.include_modified, not_in_paper=not_in_paper, changes=results.changes
+            shown, results.changes, include_modified=options.include_modified, not_in_paper=not_in_paper
         )
     if name == CLAIMS_TABLE:
         authors = _results(records, registry, options, "authors")

@@ -23,6 +23,7 @@ A process holds ``.lock`` while it trains a run, so that a killed run never look
 :mod:`plifctl.runs.folders` says which folders are runs.
 """
 
+from plifctl.runs.changes import RegisteredExperiments, TrainedExperiment
 from plifctl.runs.checkpoints import load_checkpoint
 from plifctl.runs.controls import ControlResult, keep_controls, read_controls
 from plifctl.runs.curves import (
@@ -34,7 +35,6 @@ from plifctl.runs.curves import (
     load_curves,
     load_other_curves,
     logged_accuracies,
-    registered_spec,
 )
 from plifctl.runs.directory import (
     Run,
@@ -93,6 +93,7 @@ __all__ = [
     "Curve",
     "ImportedRun",
     "Predictions",
+    "RegisteredExperiments",
     "ResultRecord",
     "Run",
     "RunAccuracy",
@@ -101,6 +102,7 @@ __all__ = [
     "SpikeRecording",
     "StartedFrom",
     "StepProgress",
+    "TrainedExperiment",
     "add_run",
     "authors_records",
     "best_row",
@@ -135,7 +137,6 @@ __all__ = [
     "load_spikes",
     "logged_accuracies",
     "read_controls",
-    "registered_spec",
     "remove_external",
     "remove_run",
     "run_argument",

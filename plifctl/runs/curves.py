@@ -12,16 +12,23 @@ from typing import Any, Literal
 from plifctl.config.base import canonical_json
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.config.overrides import changed_values, is_modification
-from plifctl.config.registry import Registry
-from plifctl.errors import RegistryError, RunError, UsageError, did_you_mean
+from plifctl.config.overrides import changed_values
+from plifctl.errors import RunError, UsageError, did_you_mean
 from plifctl.runs import folders
 from plifctl.runs.authors import load_authors
 from plifctl.runs.directory import Run, list_runs, match_run
 from plifctl.runs.external import load_added
 from plifctl.runs.imported import ImportedRun, load_imported
 from plifctl.runs.metrics import layers_of, number_layers
-from plifctl.runs.records import ResultRecord, RunAccuracy, authors_records, best_epoch, is_of_authors, load_records
+from plifctl.runs.records import (
+    Fold,
+    ResultRecord,
+    RunAccuracy,
+    authors_records,
+    best_epoch,
+    is_of_authors,
+    load_records,
+)
 from plifctl.runs.sessions import versions_of
 
 _log = logging.getLogger(__name__)
@@ -52,6 +59,7 @@ class Curve:
         w_over_tau: Distribution of W_fc/τ in each epoch, of each fully connected layer before a spiking one, as
             :func:`plifctl.training.layer_metrics.distribution` returns it; empty where it was not recorded.
         overrides: Changes to the experiment, texts ``key=value``.
+        fold: The part of the samples that it is tested on; None if it is no cross-validation, or unknown.
         subset: Whether the run used a part of the samples.
         spec: The run's own settings; None where only a record or a log of it is known.
         digest: Digest of its experiment; None if unknown.
@@ -73,17 +81,13 @@ class Curve:
     tau: tuple[tuple[float | None, ...], ...] = ()
     w_over_tau: Mapping[str, tuple[Mapping[str, Any] | None, ...]] = field(default_factory=dict)
     overrides: tuple[str, ...] = ()
+    fold: Fold | None = None
     subset: bool = False
     spec: ExperimentSpec | None = None
     digest: str | None = None
     training_versions: tuple[int, ...] = ()
     cache: str | None = None
     folder: Path | None = None
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """The overrides that make it another experiment, sorted."""
-        return tuple(sorted(filter(is_modification, self.overrides)))
 
     @property
     def setting(self) -> Hashable:
@@ -124,9 +128,10 @@ def curve_of_run(run: Run) -> Curve:
         tuple(tuple(row["tau"][index] for row in rows) for index in range(len(layers))),
         {name: tuple(row.get("w_over_tau", {}).get(name) for row in rows) for name in fully_connected},
         config.overrides,
+        config.fold,
         config.spec.train.subset < 1 or _is_incomplete(run),
         config.spec,
-        config.spec.digest,
+        config.digest,
         versions_of(run.sessions()) if rows else (),
         run.content_digest,
         run.path,
@@ -162,6 +167,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,
+        fold=record.fold,
         subset=record.is_subset,
         digest=record.digest,
         training_versions=record.training_versions,
@@ -216,17 +222,6 @@ def external_accuracy(curve: Curve, record: ResultRecord | None) -> RunAccuracy 
         return None
     best = best_epoch(known, "earliest")
     return RunAccuracy(known[best], best, of)
-
-
-def registered_spec(registry: Registry, curve: Curve) -> ExperimentSpec | None:
-    """Returns the settings of a run of which only a record or a log is at hand, by a registry; None: not in it."""
-    if curve.experiment is None:
-        return None
-    try:
-        found = registry.experiment(curve.experiment, recipe=curve.recipe or "authors", overrides=curve.overrides)
-    except (UsageError, RegistryError):
-        return None
-    return found.for_protocol(curve.protocol or "A").spec
 
 
 def load_curves(runs_dir: Path, registry_dirs: Sequence[Path]) -> list[Curve]:

@@ -32,7 +32,7 @@ from plifctl.runs.documents import add_checksum, load_document, save_document
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.predictions import Predictions, reported_predictions
 from plifctl.runs.progress_file import StepProgress, is_beating, is_recent, read_progress
-from plifctl.runs.records import ResultRecord, RunAccuracy, StartedFrom, best_epoch, read_record
+from plifctl.runs.records import Fold, ResultRecord, RunAccuracy, StartedFrom, best_epoch, fold_of, read_record
 from plifctl.runs.sessions import Session, first_entry, sessions_of
 from plifctl.training.process import processor_name
 
@@ -61,6 +61,16 @@ class RunConfig:
     overrides: tuple[str, ...]
     spec: ExperimentSpec
     origins: dict[str, str]
+
+    @property
+    def digest(self) -> str:
+        """Digest of the experiment."""
+        return self.spec.digest
+
+    @property
+    def fold(self) -> Fold | None:
+        """The part of the samples that it is tested on; None if it is no cross-validation."""
+        return fold_of(self.spec)
 
 
 _Stamp = tuple[int, ...] | None

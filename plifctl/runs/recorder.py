@@ -33,7 +33,7 @@ from plifctl.runs.progress_file import (
     heartbeat,
     write_progress,
 )
-from plifctl.runs.records import Fold, ResultRecord, RunData, record_text
+from plifctl.runs.records import ResultRecord, RunData, fold_of, record_text
 from plifctl.runs.sessions import append_entry, describe_change, entry, sessions_of
 from plifctl.training.progress import EpochRow, Outcome, Recorder
 
@@ -199,7 +199,7 @@ class RunRecorder(Recorder):
             validation_curve=_unless_unknown(row.validation_accuracy for row in outcome.history),
             cpu_seconds=_unless_unknown(row.cpu_seconds for row in outcome.history),
             tau=tuple(tuple(row.tau) for row in outcome.history),
-            fold=_fold(spec),
+            fold=fold_of(spec),
             started_from=self.run.started_from(),
             environment=environment,
             sessions=sessions_of(self.run.session_entries(), len(outcome.history)),
@@ -276,14 +276,6 @@ def _unless_unknown(values: Iterable[float | None]) -> tuple[float | None, ...]:
     """Returns the values of the epochs; none if no epoch has one."""
     found = tuple(values)
     return found if any(value is not None for value in found) else ()
-
-
-def _fold(spec: ExperimentSpec) -> Fold | None:
-    split = spec.split
-    if split.fold is None:
-        return None
-    first = spec.model_copy(update={"split": split.model_copy(update={"fold": 1})})
-    return Fold(number=split.fold, folds=split.folds, series=first.digest)
 
 
 def _now() -> str:

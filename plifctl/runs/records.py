@@ -13,8 +13,9 @@ from pydantic import BeforeValidator, Field, SerializerFunctionWrapHandler, Vali
 
 from plifctl.config.base import Spec
 from plifctl.config.choices import Protocol, Recipe, ResultOrigin, TauControl, Ties, TimeControl
+from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.identity import current_word
-from plifctl.config.overrides import changed_values, is_modification
+from plifctl.config.overrides import changed_values
 from plifctl.config.problems import first_problem
 from plifctl.config.training import MAX_COUNT
 from plifctl.errors import RunError
@@ -99,6 +100,15 @@ class Fold(Spec):
     def text(self) -> str:
         """The part as one text: ``fold 2 of 5``."""
         return f"fold {self.number}{f' of {self.folds}' if self.folds else ''}"
+
+
+def fold_of(spec: ExperimentSpec) -> Fold | None:
+    """Returns the part of the samples that an experiment is tested on; None if it is no cross-validation."""
+    split = spec.split
+    if split.fold is None:
+        return None
+    first = spec.model_copy(update={"split": split.model_copy(update={"fold": 1})})
+    return Fold(number=split.fold, folds=split.folds, series=first.digest)
 
 
 class StartedFrom(Spec):
@@ -211,11 +221,6 @@ class ResultRecord(Spec):
     def reported(self) -> RunAccuracy:
         """The accuracy with its epoch, on test samples."""
         return RunAccuracy(self.accuracy, self.best_epoch, "test")
-
-    @property
-    def modifications(self) -> tuple[str, ...]:
-        """The overrides that make it another experiment than that of its name."""
-        return tuple(filter(is_modification, self.overrides))
 
     @property
     def is_subset(self) -> bool:

@@ -38,6 +38,15 @@ class SpikeRecording:
     spikes: dict[str, np.ndarray]
 
 
+def grey_inputs(inputs: np.ndarray) -> np.ndarray:
+    """Returns inputs ``[…, C, H, W]`` in greyscale ``[…, H, W]``: the sum of both polarities of events, else the mean.
+
+    Two channels are events: images have one or three.
+    """
+    grey: np.ndarray = inputs.sum(-3) if inputs.shape[-3] == 2 else inputs.mean(-3)
+    return grey
+
+
 def save_spikes(path: Path, recording: SpikeRecording) -> None:
     """Writes a recording atomically as a compressed ``.npz``, one bit for each spike."""
     arrays: dict[str, np.ndarray] = {

@@ -26,9 +26,8 @@ from typing import Any, Literal
 
 from plifctl import files
 from plifctl.config.lookup import load_registry
-from plifctl.config.overrides import is_modification
 from plifctl.errors import PlifctlError
-from plifctl.runs import Run, is_trained
+from plifctl.runs import RegisteredExperiments, Run, is_trained
 from plifctl.runs.authors import load_authors
 from plifctl.runs.folders import run_argument
 from plifctl.sweep.engine import Job
@@ -87,6 +86,7 @@ class ProgressReader:
 
     def __init__(self, file: PlanFile, authors: Mapping[tuple[str, str], Mapping[int, float]] | None = None) -> None:
         self._file, self._authors = file, authors or {}
+        self._experiments = RegisteredExperiments(load_registry())
         self._runs: dict[str, Run] = {}
         self._finished: dict[str, tuple[object, RunProgress]] = {}  # by name: state of the files, and what was read
         self._seconds = 0.0  # of the last reading
@@ -164,15 +164,14 @@ class ProgressReader:
             state = job.state
         reason = "" if state in ("finished", "running") else self._reason(job, run, planned)
         config, accuracy = run.config(), run.accuracy_so_far()
-        changed = config.recipe == "fast" or any(map(is_modification, config.overrides))
         on_tests = accuracy is not None and accuracy.of == "test"
-        comparable = run.info()["cache"].get("complete") and on_tests and not changed
+        comparable = run.info()["cache"].get("complete") and on_tests and config.recipe != "fast"
         found = RunProgress(
             _at(planned, state, reason),
             len(rows),
             None if accuracy is None else accuracy.value,
             None if accuracy is None else accuracy.of,
-            self._authors_at(planned, len(rows)) if comparable else None,
+            self._authors_at(planned, len(rows)) if comparable and not self._experiments.changes(config) else None,
             host=_host(run, state, job),
         )
         if not rows:

@@ -74,6 +74,15 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_MAX, 0)) and bool(mallopt(_M_TRIM_THRESHOLD, -1))
 
 
+def prepare_process() -> None:
+    """Prepares the process of a command that computes; to be called before torch is first imported.
+
+    Threads wait passively (:func:`wait_passively`), and freed memory is kept (:func:`keep_freed_memory`).
+    """
+    wait_passively()
+    keep_freed_memory()
+
+
 def use_deterministic_algorithms() -> None:
     """Makes torch use only deterministic algorithms, and fail if an operation has none.
 

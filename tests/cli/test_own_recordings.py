@@ -22,6 +22,7 @@ from plifctl.data.source import RawSource
 from plifctl.errors import RawDataError
 from plifctl.pipeline.dataset import open_dataset
 from plifctl.pipeline.experiment_cache import experiment_cache
+from plifctl.pipeline.page import PageSource
 from plifctl.pipeline.progress import silent
 from plifctl.pipeline.train_options import TrainOptions
 from plifctl.pipeline.train_setup import _cache_of_all_ranks
@@ -273,6 +274,28 @@ def test_train_without_its_recordings_uses_the_cache(plifctl: Plifctl, hands: Pa
 
 
 @pytest.mark.long
+def test_folds_of_an_experiment_that_states_them_are_modified_nowhere(plifctl: Plifctl, hands: Path) -> None:
+    path = hands / "hands.yaml"
+    path.write_text(
+        path.read_text().replace("split: {method: share, test: 0.2}", "split: {method: folds, folds: 3, fold: 1}")
+    )
+    assert plifctl("prepare", "hands").code == 0
+    for fold in "12":
+        training = ("train", "hands", "--device", "cpu", "--cv-fold", fold)
+        assert json.loads(plifctl(*training, "--dry-run", "--json").out)["modified"] == []
+        result = plifctl(*training, "--name", f"f{fold}")
+        assert (result.code, "modified" in result.err) == (0, False)
+    (runs,) = json.loads(plifctl("report", "--table", "runs", "--json").out)
+    assert "MODIFIED" not in str(runs)
+    assert "changed" not in plifctl("report", "--statement").out
+    (figure,) = json.loads(plifctl("report", "--figure", "6", "--run", "f1", "--run", "f2", "--json").out)
+    assert ("fold 1: hands" in figure["caption"], "modified" in figure["caption"]) == (True, False)
+    shown = {run["name"]: (run["fold"], run["changes"]) for run in PageSource().data()["runs"]}
+    assert (shown["f1"], shown["f2"]) == (("fold 1", []), ("fold 2", []))
+    assert "changes" not in json.loads(plifctl("runs", "compare", "f1", "f2", "--json").out)["settings"]
+
+
+@pytest.mark.long
 def test_eval_on_changed_recordings_tests_on_no_sample_that_was_trained_on(plifctl: Plifctl, hands: Path) -> None:
     assert plifctl("prepare", "hands").code == 0
     assert plifctl("train", "hands", "--device", "cpu", "--cv-fold", "1/3").code == 0
@@ -388,7 +411,7 @@ def test_changes_to_an_experiment_of_ones_own_are_in_its_runs(plifctl: Plifctl, 
     for tau_0 in (2, 16):
         changed = ("--set", f"neuron.tau_0={tau_0}.0", "--device", "cpu", "--name", f"tau{tau_0}")
         assert plifctl("train", "hands", *changed).code == 0
-    assert find_run("tau16", hands / "runs").record().modifications == ("neuron.tau_0=16.0",)
+    assert find_run("tau16", hands / "runs").record().overrides == ("neuron.tau_0=16.0",)
     assert "changed settings: neuron.tau_0=16.0" in plifctl("runs", "show", "tau16").out
     table = plifctl("report", "--table", "runs").out
     assert ("tau_0=2.0" in table, "tau_0=16.0" in table) == (True, True)

@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.network import NeuronSpec
 from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
-from plifctl.runs import Curve
+from plifctl.runs import Curve, RegisteredExperiments
 
 PAPER_PANELS = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
 """The panels of the paper's figures of trainings, in its order: titles of data sets."""
@@ -31,21 +31,31 @@ class Line:
     Attributes:
         curves: Their curves, one for each seed.
         panel: Title of the data set; the name of the run where it is unknown.
-        neuron: plif or lif; None where it is unknown.
-        tau: Initial time constant.
+        changes: How the experiment differs from that of its name, sorted.
+        neuron: The neuron; None where it is unknown.
         average_pooling: Whether the network has average pooling.
     """
 
     curves: tuple[Curve, ...]
     panel: str
-    neuron: str | None = None
-    tau: float | None = None
+    changes: tuple[str, ...] = ()
+    neuron: NeuronSpec | None = None
     average_pooling: bool = False
 
     @property
     def first(self) -> Curve:
         """The curve of the first seed; all but seed and epochs is that of the others."""
         return self.curves[0]
+
+    @property
+    def kind(self) -> str | None:
+        """The kind of the neuron, ``plif`` or ``lif``; None where it is unknown."""
+        return None if self.neuron is None else self.neuron.kind
+
+    @property
+    def tau(self) -> float | None:
+        """The time constant before training, in time steps; None where it is unknown."""
+        return None if self.neuron is None else self.neuron.start_tau
 
     @property
     def of_authors(self) -> bool:
@@ -62,15 +72,15 @@ class Line:
         """The neuron, its time constant, and average pooling."""
         if self.neuron is None:
             return self.first.name
-        sign = "τ₀" if self.neuron == "plif" else "τ"
-        known = f"{self.neuron.upper()}, {sign} = {self.tau:g}" if self.tau is not None else self.neuron.upper()
+        known = self.neuron.describe()
         return f"{known}, average pooling" if self.average_pooling else known
 
     @property
     def label(self) -> str:
         """The label in a legend: :attr:`base`, and what forbids to compare the runs with others."""
-        others = [text for text in self.first.changes if override_key(text) not in (*_IN_LABEL, "train.subset")]
+        others = [text for text in self.changes if override_key(text) not in (*_IN_LABEL, "train.subset")]
         flags = [
+            *([f"fold {self.first.fold.number}"] if self.first.fold is not None else []),
             *(["subset"] if self.first.subset else []),
             *(["modified"] if others else []),
             *(["fast"] if self.first.recipe == "fast" else []),
@@ -92,20 +102,21 @@ class Line:
             *([f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"] if seeds else []),
             *([f"{' to '.join(map(str, last[:1] + last[1:][-1:]))} epoch{'s' * (last != [1])}"] if last else []),
             *([versions_text(first.training_versions)] if first.training_versions else []),
+            *([first.fold.text] if first.fold is not None else []),
             *(["subset"] if first.subset else []),
-            *([f"modified: {' '.join(first.changes)}"] if first.changes else []),
+            *([f"modified: {', '.join(self.changes)}"] if self.changes else []),
         ]
         return ", ".join(parts)
 
 
-def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSpec | None]) -> list[Line]:
+def lines_of(curves: Iterable[Curve], experiments: RegisteredExperiments) -> list[Line]:
     """Returns curves as lines: those that differ in nothing but seed and number of epochs are one.
 
     Of several runs with one seed, the longest counts, and of these the last.
 
     Args:
         curves: The curves.
-        experiment: Returns the settings of a curve that has none of its own, or None.
+        experiments: The experiments of the registry.
     """
     groups: dict[Hashable, dict[int | None, Curve]] = {}
     for curve in curves:
@@ -113,22 +124,23 @@ def lines_of(curves: Iterable[Curve], experiment: Callable[[Curve], ExperimentSp
         if curve.seed not in of_seed or len(curve.epochs) >= len(of_seed[curve.seed].epochs):
             of_seed[curve.seed] = curve
     return [
-        _line(tuple(group[seed] for seed in sorted(group, key=lambda seed: seed or 0)), experiment)
+        _line(tuple(group[seed] for seed in sorted(group, key=lambda seed: seed or 0)), experiments)
         for group in groups.values()
     ]
 
 
-def _line(curves: tuple[Curve, ...], experiment: Callable[[Curve], ExperimentSpec | None]) -> Line:
-    spec = curves[0].spec or experiment(curves[0])
+def _line(curves: tuple[Curve, ...], experiments: RegisteredExperiments) -> Line:
+    # an option may state what a run has anyway, by its file
+    changes = min((tuple(sorted(experiments.changes(curve))) for curve in curves), key=len)
+    spec = curves[0].spec or experiments.find(curves[0])
     if spec is None:
-        return Line(curves, curves[0].name)
-    neuron = spec.neuron
+        return Line(curves, curves[0].name, changes)
     pools = [layer for layer in parse_structure(spec.network.structure)[:-1] if isinstance(layer, Pool)]
     return Line(
         curves,
         spec.dataset.title,
-        neuron.kind,
-        neuron.tau_0 if neuron.kind == "plif" else neuron.tau,
+        changes,
+        spec.neuron,
         bool(pools) and all(pool.mode == "average" for pool in pools),
     )
 
@@ -143,7 +155,7 @@ def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
         (
             f"recipe {line.first.recipe}",
             f"T = {line.first.T}",
-            ", ".join(line.first.changes),
+            ", ".join(line.changes),
             versions_text(line.first.training_versions),
             *origin_facts(line.first.digest, line.first.cache),
         )

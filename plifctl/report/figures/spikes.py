@@ -11,6 +11,7 @@ from plifctl.errors import UsageError
 from plifctl.report.figures.neuron import show_picture
 from plifctl.report.figures.style import DOUBLE, new_figure, stack_parts, verbatim
 from plifctl.runs import SpikeRecording
+from plifctl.runs.spikes import grey_inputs
 
 GRID_CHANNELS = 128
 """Maximum number of channels in a grid."""
@@ -29,7 +30,7 @@ def draw_static(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
     grid = figure.subplots(1 + len(chosen), columns, squeeze=False)
     for column in range(columns):
         name = verbatim(recording.classes[int(recording.labels[column])])
-        show_picture(grid[0, column], _picture(recording.inputs[column].mean(0)), title=name, white=None)
+        show_picture(grid[0, column], grey_inputs(recording.inputs[column].mean(0)), title=name, white=None)
         for row, channel in enumerate(chosen, 1):
             show_picture(grid[row, column], maps[column, :, channel].mean(0))
     grid[0, 0].set_ylabel("input")
@@ -66,7 +67,7 @@ def draw_over_time(recording: SpikeRecording, channels: Sequence[int]) -> Figure
     chosen = _channels(maps[None], channels, (40, 103))
     steps = len(maps)
     frames = np.broadcast_to(recording.inputs[0], (steps, *recording.inputs.shape[2:]))
-    seen = np.stack([_picture(frame) for frame in frames.astype(np.float64)])
+    seen = grey_inputs(frames.astype(np.float64))
     count = np.arange(1, steps + 1).reshape(-1, 1, 1)
     figure = new_figure(DOUBLE, 2 * ((1 + len(chosen)) * DOUBLE / steps + 0.35))
     parts = stack_parts(figure, 1, 1)
@@ -103,8 +104,8 @@ def draw_samples(recording: SpikeRecording, channels: Sequence[int]) -> Figure:
         title = f"{name}; input, and spikes of channel {channel}"
         part.suptitle(title, x=0.01, ha="left", fontsize=6)
         frames = np.broadcast_to(recording.inputs[index], (steps, *recording.inputs.shape[2:])).astype(np.float64)
-        seen = [_picture(frame) for frame in frames]
-        white = max(max(float(picture.max()) for picture in seen), 1e-12)
+        seen = grey_inputs(frames)
+        white = max(float(seen.max()), 1e-12)
         grid = part.subplots(2, steps, squeeze=False)
         for t in range(steps):
             show_picture(grid[0, t], seen[t], title=str(t) if index == 0 else "", white=white)
@@ -144,12 +145,6 @@ def _channels(maps: np.ndarray, requested: Sequence[int], usual: Sequence[int]) 
         return list(usual)
     spread = maps.mean((0, 1)).reshape(count, -1).std(1)
     return sorted(np.argsort(-spread, kind="stable")[: len(usual)].tolist())
-
-
-def _picture(frame: np.ndarray) -> np.ndarray:
-    """Returns an image or event frame ``[C, H, W]`` in greyscale: mean of an image, sum of both polarities."""
-    found: np.ndarray = frame.sum(0) if frame.shape[0] == 2 else frame.mean(0)
-    return found
 
 
 def _tile_pictures(pictures: np.ndarray, columns: int) -> np.ndarray:

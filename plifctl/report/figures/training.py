@@ -97,7 +97,7 @@ def has_accuracy(line: Line) -> bool:
 
 def has_tau(line: Line) -> bool:
     """Returns whether Figure 7 shows a line: one with a learnable τ."""
-    return line.neuron != "lif" and all(curve.tau for curve in line.curves)
+    return line.kind != "lif" and all(curve.tau for curve in line.curves)
 
 
 def has_distribution(line: Line) -> bool:
@@ -122,7 +122,7 @@ def draw_accuracy(lines: Sequence[Line], epochs: int | None) -> Figure:
     shown: dict[str, Line2D] = {}
     for index, (axes, (title, members)) in enumerate(zip(grid, panels.items(), strict=True)):
         last = epochs or _last_of_ours(members)
-        for line in sorted(members, key=lambda line: (not line.of_authors, line.tau or 0.0, line.neuron != "plif")):
+        for line in sorted(members, key=lambda line: (not line.of_authors, line.tau or 0.0, line.kind != "plif")):
             if (drawn := _draw_accuracy(axes, line, last, styles[line])) is not None:
                 shown.setdefault(labels[line], drawn)
         letter(axes, index, verbatim(title))
@@ -325,10 +325,10 @@ def _styles(lines: Sequence[Line]) -> dict[Line, tuple[str, Any]]:
     labels, others = labels_of(lines), iter(_OTHER_STYLES * len(lines))
     found: dict[str, tuple[str, Any]] = {}
     taken = set()
-    order = {line: (not line.of_authors, line.average_pooling, line.first.changes, labels[line]) for line in lines}
+    order = {line: (not line.of_authors, line.average_pooling, line.changes, labels[line]) for line in lines}
     for line in sorted(lines, key=order.__getitem__):
         if labels[line] not in found:
-            place = (line.of_authors, line.neuron, line.tau)
+            place = (line.of_authors, line.kind, line.tau)
             usual = _STYLES.get(place[1:]) if place not in taken else None
             found[labels[line]] = usual or next(others)
             taken.add(place)

@@ -22,6 +22,7 @@ from plifctl.report.render import is_numeric, marked_texts
 from plifctl.report.results import SOURCES
 from plifctl.report.table import Table
 from plifctl.runs import Curve, RunAccuracy, SpikeRecording, logged_accuracies
+from plifctl.runs.spikes import grey_inputs
 from plifctl.units import format_setting
 
 MAX_SAMPLES, MAX_CHANNELS, MAX_DISTRIBUTIONS = 10, 16, 128
@@ -45,6 +46,7 @@ class RunFacts:
         name: Name of the run.
         status: Status of the run, or ``shipped``, ``imported`` or ``added``.
         spec: Its experiment; None if unknown.
+        changes: How the experiment differs from that of its name.
         accuracy: The accuracy that ``plifctl runs`` shows; None: there is none.
         settings: Value and origin of each setting.
         environment: Versions and machine.
@@ -56,6 +58,7 @@ class RunFacts:
     name: str
     status: str
     spec: ExperimentSpec | None = None
+    changes: tuple[str, ...] = ()
     accuracy: RunAccuracy | None = None
     settings: Mapping[str, tuple[Any, str]] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
@@ -128,19 +131,20 @@ def page_run(facts: RunFacts) -> PageRun:
     """Returns a run as the page has it."""
     curve, spec = facts.curve, facts.spec
     settings = tuple((key, format_setting(value), origin) for key, (value, origin) in facts.settings.items())
-    changes = [] if curve is None else list(curve.changes)
+    fold = None if curve is None else curve.fold
     parts: dict[str, dict[str, Any]] = {}
     entry: dict[str, Any] = {
         "name": facts.name,
         "status": facts.status,
         "whose": "mine" if curve is None else SOURCES[curve.origin],
-        "title": "" if spec is None else _title(spec, changes),
-        "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau],
+        "title": "" if spec is None else _title(spec, facts.changes),
+        "neuron": None if spec is None else [spec.neuron.kind, spec.neuron.start_tau],
         "epochs": 0,
         "planned": facts.planned,
         "hours": None,
+        "fold": None if fold is None else f"fold {fold.number}",
         "subset": curve is not None and curve.subset,
-        "changes": changes,
+        "changes": sorted(facts.changes),
         "sweeps": [],
         "curve": None,
         "spikes": None if facts.spikes is None else _add(parts, _spikes(facts.spikes)),
@@ -163,8 +167,7 @@ def _title(spec: ExperimentSpec, changes: Sequence[str]) -> str:
     """Returns the title of an experiment; of one whose neuron was changed, with its own neuron."""
     if not any(override_key(text).startswith("neuron.") for text in changes):
         return spec.title
-    kind, tau = spec.neuron.kind, spec.neuron.tau_0 or spec.neuron.tau
-    return f"{spec.dataset.title}, {kind.upper()}, {'τ₀' if kind == 'plif' else 'τ'} = {tau:g}"
+    return f"{spec.dataset.title}, {spec.neuron.describe()}"
 
 
 def _last(curve: Curve) -> dict[str, Any] | None:
@@ -290,8 +293,8 @@ def _spikes(recording: SpikeRecording) -> dict[str, Any]:
 
 
 def _frames(inputs: np.ndarray) -> dict[str, Any]:
-    """Returns grey images, one byte per pixel; of events, the counts of both polarities, scaled to 255."""
-    grey = inputs.sum(2) if inputs.shape[2] == 2 else inputs.mean(2)
+    """Returns inputs ``[N, T, C, H, W]`` in greyscale, one byte per pixel: the largest is 255."""
+    grey = grey_inputs(inputs)
     maximum = max(float(grey.max(initial=0)), 1.0)
     pixels = np.round(grey * (255 / maximum)).astype(np.uint8)
     return {"shape": list(pixels.shape), "bytes": base64.b64encode(pixels.tobytes()).decode()}

@@ -15,7 +15,7 @@ const percent = (fraction) => {
 const accuracy = (found) => (found ? `${percent(found.value)}${found.of === "test" ? "" : " val"}` : "");
 const count = (number) => String(number).replace(/\B(?=(\d{3})+$)/g, ",");
 const neuron = (run) => (run.neuron ? `${run.neuron[0].toUpperCase()} ${run.neuron[1] ?? ""}` : "");
-const flags = (run) => [run.status, run.subset ? "subset" : null, run.changes.length ? "modified" : null].filter(Boolean);
+const flags = (run) => [run.status, run.fold, run.subset ? "subset" : null, run.changes.length ? "modified" : null].filter(Boolean);
 
 /** Columns of the table: text of a cell, what it is sorted by if not by its text, and whether it can be chosen from. */
 const COLUMNS = [
@@ -90,7 +90,7 @@ function oneOfEachSeed(runs) {
 }
 
 const factsOf = (run) => [run.recipe && `recipe ${run.recipe}`, run.protocol && `protocol ${run.protocol}`, run.planned && `${count(run.planned)} epochs`,
-  run.versions?.length && `training version ${run.versions.join(" and ")}`, ...run.changes, run.subset && "subset", run.whose !== "mine" && run.whose].filter(Boolean);
+  run.versions?.length && `training version ${run.versions.join(" and ")}`, run.fold, ...run.changes, run.subset && "subset", run.whose !== "mine" && run.whose].filter(Boolean);
 
 /** Title and seeds of a setting, and what not all that are chosen share. */
 function labelOf({ runs, facts }, shared) {

@@ -161,7 +161,7 @@ class TestMappings:
     )
     def test_mapping_gives_the_experiment_of_the_texts(self, overrides: Any) -> None:
         found = load_registry().experiment("gesture-plif", overrides=overrides)
-        assert found.overrides == found.modified == ("neuron.tau_0=4.0",)
+        assert found.overrides == ("neuron.tau_0=4.0",)
         assert found.spec == gesture("neuron.tau_0=4.0")
 
     @pytest.mark.parametrize(

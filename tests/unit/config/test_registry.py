@@ -183,7 +183,6 @@ class TestLayers:
             "gesture-plif", overrides=["train.epochs=3", "train.seed=1", "T=10", "train.lr=1"]
         )
         assert resolved.spec.train.lr == 1.0
-        assert resolved.modified == ("T=10", "train.lr=1")
         plain = registry.experiment("gesture-plif")
         assert registry.experiment("gesture-plif", overrides=["train.epochs=3"]).spec.digest == plain.spec.digest
         assert resolved.spec.digest != plain.spec.digest
@@ -309,6 +308,12 @@ class TestOwnFolder:
         broken = own(tmp_path, experiments__a="x: 1\n", networks__b="tiny2: 3\n")
         assert any("unknown key x" in problem for problem in broken.check())
         assert any("tiny2: not a mapping" in problem for problem in broken.check())
+
+    def test_check_of_an_invalid_registry_does_not_make_it_valid(self, tmp_path: Path) -> None:
+        broken = own(tmp_path, experiments__a="x: 1\n")
+        assert broken.check() == broken.check() != []
+        with pytest.raises(RegistryError, match="unknown key x"):
+            broken.experiments()
 
     def test_missing_value_is_an_error_without_default(self, tmp_path: Path) -> None:
         registry = own(tmp_path, experiments__mine=MINE.replace("extends: _common\n", ""), networks__tiny=TINY)

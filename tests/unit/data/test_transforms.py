@@ -515,7 +515,7 @@ class TestRegistry:
     def test_transforms_change_the_digest_of_an_experiment(self) -> None:
         change = ["frames.transforms=[{name: refractory, period_us: 500}]"]
         resolved = load_registry().experiment("nmnist-plif", overrides=change)
-        assert resolved.modified == tuple(change)
+        assert resolved.overrides == tuple(change)
         assert resolved.spec.digest != load_registry().experiment("nmnist-plif").spec.digest
         assert str(resolved.origins["frames.transforms"]).startswith("--set")
 

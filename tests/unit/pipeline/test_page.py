@@ -14,6 +14,7 @@ from plifctl.pipeline.page import PageSource, write_report_page
 from plifctl.pipeline.report import build_table
 from plifctl.pipeline.runs import import_logs, list_entries
 from plifctl.runs import Predictions
+from plifctl.runs.changes import CHANGED_SINCE
 from plifctl.runs.documents import add_checksum
 from plifctl.runs.records import record_text
 
@@ -25,7 +26,7 @@ def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monk
     first, second = make_run(tmp_path / "runs"), make_run(tmp_path / "runs", finished=False)
     source, read = PageSource(), []
     original = page._read_run
-    monkeypatch.setattr(page, "_read_run", lambda run: read.append(run.name) or original(run))
+    monkeypatch.setattr(page, "_read_run", lambda run, known: read.append(run.name) or original(run, known))
     source.data()
     assert sorted(read) == sorted([first.name, second.name])
     read.clear()
@@ -102,6 +103,19 @@ def test_page_calls_only_the_authors_logs_theirs(tmp_path: Path) -> None:
     ]
     results = {run["whose"]: run["result"]["value"] for run in runs if run["name"] == "authors-mnist-plif"}
     assert results == {"authors": pytest.approx(0.9972, abs=1e-4), "imported": 0.6}
+
+
+def test_page_lists_a_record_as_changed_since_where_its_tables_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own/results").mkdir(parents=True)
+    record = made_record("mnist-plif", (0.5, 0.6), run="old", digest="d" * 64)
+    (tmp_path / "own/results/old.json").write_text(record_text(record))
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(tmp_path / "own"))
+    (run,) = [run for run in PageSource().data()["runs"] if run["name"] == "old"]
+    assert run["changes"] == [CHANGED_SINCE]
+    warnings = build_table("selection").warnings
+    assert any("old" in text and f"modified ({CHANGED_SINCE})" in text for text in warnings)
 
 
 def test_page_with_figures_has_their_pictures(tmp_path: Path) -> None:

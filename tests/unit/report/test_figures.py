@@ -12,6 +12,7 @@ from fast_records import LOG, TIMED, fast, made, registry
 from matplotlib.text import Text
 
 from plifctl.config.lookup import load_registry
+from plifctl.config.overrides import fold_overrides
 from plifctl.errors import UsageError
 from plifctl.report import fonts
 from plifctl.report.fast import find_fast_results
@@ -32,7 +33,9 @@ from plifctl.report.figures.neuron import (
 from plifctl.report.figures.style import FORMATS
 from plifctl.report.figures.training import moving_average
 from plifctl.report.results import Results
-from plifctl.runs import Curve, SpikeRecording
+from plifctl.runs import Curve, RegisteredExperiments, SpikeRecording
+from plifctl.runs.changes import CHANGED_SINCE
+from plifctl.runs.records import Fold
 from plifctl.training.initial_state import InitialState, InitialStates
 from plifctl.training.layer_metrics import QUANTILES
 
@@ -56,13 +59,7 @@ def curve(experiment: str | None, epochs: Sequence[int], *, origin: Any = "autho
 
 
 def lines(*curves: Curve) -> list[Line]:
-    registry = load_registry()
-
-    def spec(found: Curve) -> Any:
-        known = found.experiment in registry.experiments()
-        return registry.experiment(str(found.experiment), overrides=found.overrides).spec if known else None
-
-    return lines_of(curves, spec)
+    return lines_of(curves, RegisteredExperiments(load_registry()))
 
 
 def line(found: Curve) -> Line:
@@ -208,6 +205,21 @@ class TestLabels:
         assert line(curve("cifar10-plif-avgpool", [1])).label == "PLIF, τ₀ = 2, average pooling"
         assert line(curve("cifar10-lif-tau16", [1])).label == "LIF, τ = 16"
 
+    def test_label_of_a_fold_names_it_and_calls_only_that_of_a_registered_experiment_modified(self) -> None:
+        fold = Fold(number=1, folds=5, series="s")
+        spec = load_registry().experiment("cifar10-plif").spec
+        texts = tuple(fold_overrides(1, 5))
+        own = line(curve("my-own", [1], origin="trained", overrides=texts, fold=fold, spec=spec))
+        assert own.label == "PLIF, τ₀ = 2, fold 1"
+        assert own.describe().endswith("1 epoch, fold 1 of 5")
+        registered = line(curve("cifar10-plif", [1], origin="trained", overrides=texts, fold=fold, spec=spec))
+        assert registered.label == "PLIF, τ₀ = 2, fold 1, modified"
+
+    def test_label_of_a_run_whose_experiment_has_changed_since_says_modified(self) -> None:
+        found = line(curve("cifar10-plif", [1], origin="shipped", digest="d" * 64))
+        assert found.label == "PLIF, τ₀ = 2, modified"
+        assert found.describe().endswith(f"modified: {CHANGED_SINCE}")
+
     def test_labels_with_dollars_are_shown_verbatim_in_legend_and_caption(self) -> None:
         groups = [f"split.groups={pattern}" for pattern in (r"^(user\d+)$", "^(user)$")]
         spec = load_registry().experiment("mnist-plif").spec
@@ -261,7 +273,8 @@ class TestLabels:
         self, other: dict[str, Any], text: str
     ) -> None:
         known: dict[str, Any] = {"origin": "shipped", "training_versions": (2,), "digest": "d", "cache": "c"}
-        found = lines(*(curve("mnist-lif", [1], **known | changes) for changes in ({"seed": 1}, {"seed": 2, **other})))
+        known["spec"] = load_registry().experiment("mnist-lif").spec
+        found = lines(*(curve("my-own", [1], **known | changes) for changes in ({"seed": 1}, {"seed": 2, **other})))
         assert [len(one.curves) for one in found] == [1, 1]
         assert list(labels_of(found).values())[1] == f"LIF, τ = 2, {text}"
 

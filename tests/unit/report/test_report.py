@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,15 @@ from plifctl.paths import registry_dirs
 from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
-from plifctl.runs import ResultRecord, RunData, find_logs, import_log, load_records, save_imported
+from plifctl.runs import (
+    RegisteredExperiments,
+    ResultRecord,
+    RunData,
+    find_logs,
+    import_log,
+    load_records,
+    save_imported,
+)
 from plifctl.runs.sessions import Session
 from plifctl.training.progress import TRAINING_VERSION
 
@@ -61,6 +70,10 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
     return build_table(name, records, registry(), TableOptions(**options))
+
+
+def selection_table(records: Sequence[ResultRecord], **options: Any) -> Table:
+    return build_selection_table(records, RegisteredExperiments(registry()).changes, **options)
 
 
 def results(found: Table) -> dict[tuple[str, str], list[str]]:
@@ -217,7 +230,7 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     chosen = record(protocol="B", accuracy=0.7, test_accuracy=(0.7, 0.75), run="b")
     modified = record(overrides=("train.lr=0.1",), run="m")
     once = record(protocol="B", test_accuracy=(None, 0.9), run="once")
-    found = build_selection_table([long, chosen, modified, once, imported()])
+    found = selection_table([long, chosen, modified, once, imported()])
     values = {(e.row, e.column): e.numbers[0].value for e in found.entries}
     assert {row for row, _ in values} == {long.run, "b"} | {imported().run}
     assert found.warnings == (
@@ -231,13 +244,13 @@ def test_selection_table_compares_best_last_and_mean() -> None:
     assert "In the authors' one log of protocol A, a maximum over test epochs is 25.0 points" in found.source
     assert "In my one run of protocol A, a maximum over test epochs is 30.0 points" in found.source
     assert "In my one run of protocol B, the best test epoch is 5.0 points" in found.source
-    assert len(build_selection_table([modified], include_modified=True).cells) == 1
+    assert len(selection_table([modified], include_modified=True).cells) == 1
     tied = record(epochs=3, test_accuracy=(0.9, 0.9, 0.5), accuracy=0.9, best_epoch=2, tau=())
-    ((*_, best, _last, mean, _1, _2, above_mean),) = build_selection_table([tied]).cells
+    ((*_, best, _last, mean, _1, _2, above_mean),) = selection_table([tied]).cells
     assert best.text == "90.00 (2)"  # the epoch that the run itself reports
     assert (mean.text, above_mean.text) == ("", "")  # of 3 epochs: the mean of the beginning
     validated = {"recipe": "authors", "protocol": "B", "epochs": 3, "accuracy": 0.5, "best_epoch": 3, "tau": ()}
-    (cells,) = build_selection_table([record(**validated, test_accuracy=(0.9, 0.9, 0.5))]).cells
+    (cells,) = selection_table([record(**validated, test_accuracy=(0.9, 0.9, 0.5))]).cells
     assert cells[4].text == "90.00 (2)"  # of equal ones the latest, as the recipe
 
 
@@ -254,7 +267,7 @@ def test_build_table_from_the_authors_logs_gives_the_reported_numbers(shared: Pa
         assert len(filled) == wanted
         for entry in filled:
             assert [number.text for number in entry.numbers] == [f"{float(entry.reported):.2f}"]
-    source = build_selection_table([r for r in records if r.origin == "authors"]).source
+    source = selection_table([r for r in records if r.origin == "authors"]).source
     assert "In the authors' 30 logs of protocol A, a maximum over test epochs is 0.1 to 26.7 points" in source
     assert "In the authors' 2 logs of protocol B, the best test epoch is 0.7 to 1.8 points" in source
 
@@ -466,7 +479,7 @@ def test_to_latex_compiles_and_no_table_exceeds_its_page(tmp_path: Path) -> None
 def test_table_text_is_no_wider_than_the_terminal(width: int) -> None:
     runs = [record(name) for name in ("fashion-mnist-plif", "gesture-plif", "gesture-plif-avgpool")]
     drawn = [table(name, *runs) for name in ("2", "4", "5", "S2")]
-    drawn.append(build_selection_table([one.model_copy(update={"test_accuracy": (0.5, one.accuracy)}) for one in runs]))
+    drawn.append(selection_table([one.model_copy(update={"test_accuracy": (0.5, one.accuracy)}) for one in runs]))
     for found in drawn:
         text = table_text(found, width)
         assert max(map(len, text.splitlines())) <= width

@@ -1,5 +1,6 @@
 """The table of the runs folder: what is one row, and what stands in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,13 +8,12 @@ import pytest
 
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
-from plifctl.report import TableOptions, build_table
+from plifctl.report import Table, TableOptions, build_table
 from plifctl.report.page import build_page_data
 from plifctl.report.page.build import render_page
-from plifctl.report.results import Results
 from plifctl.report.runs_table import build_runs_table
 from plifctl.report.selection import build_selection_table
-from plifctl.runs import ResultRecord, load_records
+from plifctl.runs import RegisteredExperiments, ResultRecord, load_records
 from plifctl.runs.records import Fold, RunData
 from plifctl.runs.sessions import Session
 
@@ -46,6 +46,16 @@ def record(accuracy: float, **changes: Any) -> ResultRecord:
     return ResultRecord(**(values | changes))  # type: ignore[arg-type]
 
 
+def runs_table(records: Sequence[ResultRecord], *options: Any, **more: Any) -> Table:
+    """Returns the table of runs, by the registry."""
+    return build_runs_table(records, RegisteredExperiments(load_registry()).changes, *options, **more)
+
+
+def selection_table(records: Sequence[ResultRecord], **options: Any) -> Table:
+    """Returns the table of selection bias, by the registry."""
+    return build_selection_table(records, RegisteredExperiments(load_registry()).changes, **options)
+
+
 def fold(number: int) -> Fold:
     """Returns a fold of five."""
     return Fold(number=number, folds=5, series="s" * 64)
@@ -53,7 +63,7 @@ def fold(number: int) -> Fold:
 
 def test_runs_table_folds_are_one_row_with_mean_and_deviation() -> None:
     records = [record(value, fold=fold(at), digest=f"{at}" * 64) for at, value in enumerate((0.5, 0.6, 0.7), 1)]
-    table = build_runs_table(records)
+    table = runs_table(records)
     assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2, 3 of 5", "60.00 ± 10.00 (1)")]
     assert "ONLY 3 OF 5 FOLDS" in table.notes["1"]
     assert table.entries[0].numbers[0].value == 60.0
@@ -65,18 +75,18 @@ def test_runs_table_counts_the_folds_of_all_seeds() -> None:
         for seed, folds in ((1, 5), (2, 2))
         for at in range(1, folds + 1)
     ]
-    table = build_runs_table(runs)
+    table = runs_table(runs)
     assert [row[6:8] for row in table.rows] == [("1, 2", "1, 2, 3, 4, 5 of 5")]
     assert "ONLY 7 OF 10 FOLDS OF 2 SEEDS" in table.notes["1"]
     groups = [one.model_copy(update={"fold": one.fold and one.fold.model_copy(update={"folds": None})}) for one in runs]
-    assert "ONLY 7 OF 10 FOLDS OF 2 SEEDS" in build_runs_table(groups).notes["1"]
-    assert "ONLY" not in build_runs_table(runs[:5]).notes["1"]
+    assert "ONLY 7 OF 10 FOLDS OF 2 SEEDS" in runs_table(groups).notes["1"]
+    assert "ONLY" not in runs_table(runs[:5]).notes["1"]
 
 
 def test_runs_table_samples_without_events_are_those_of_one_run() -> None:
     data = DATA.model_copy(update={"without_events": 3})
     runs = [record(0.5 + seed / 10, seed=seed, data=data) for seed in (1, 2)]
-    assert "; 3 SAMPLES WITHOUT EVENTS" in build_runs_table(runs).notes["1"]
+    assert "; 3 SAMPLES WITHOUT EVENTS" in runs_table(runs).notes["1"]
 
 
 @pytest.mark.parametrize(
@@ -92,24 +102,24 @@ def test_runs_table_samples_without_events_are_those_of_one_run() -> None:
 )
 def test_rows_that_look_the_same_name_what_they_differ_in(other: dict[str, Any], texts: tuple[str, str]) -> None:
     runs = [record(0.5), record(0.6, **other)]
-    assert [row[1] for row in build_runs_table(runs).rows] == list(texts)
-    unlike = build_runs_table([record(0.5), record(0.6, recipe="authors", **other)])
+    assert [row[1] for row in runs_table(runs).rows] == list(texts)
+    unlike = runs_table([record(0.5), record(0.6, recipe="authors", **other)])
     assert "Changes" not in unlike.columns
     if "sessions" not in other:  # named for every run
-        called = [row[1] for row in build_selection_table(runs).rows]
+        called = [row[1] for row in selection_table(runs).rows]
         assert [name.removeprefix("recipe paper, seed 1, training version 1, ") for name in called] == list(texts)
 
 
 def test_selection_table_names_what_runs_of_one_name_change_or_the_runs() -> None:
     runs = [record(0.5), record(0.6, overrides=("train.lr=0.1",), digest="e" * 64), record(0.7)]
-    table = build_selection_table(runs[:2], include_modified=True)
+    table = selection_table(runs[:2], include_modified=True)
     assert [row[1].partition("training version 1")[2] for row in table.rows] == ["", ", train.lr=0.1"]
-    again = [row[1].rpartition(", ")[2] for row in build_selection_table([runs[0], runs[2]]).rows]
+    again = [row[1].rpartition(", ")[2] for row in selection_table([runs[0], runs[2]]).rows]
     assert again == ["run run-0.5", "run run-0.7"]
 
 
 def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
-    table = build_runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
+    table = runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
     assert [row[6:] for row in table.rows] == [("1, 2", "", "60.00 ± 7.07 (1)")]
     first, older, left_out = table.notes["1"].split("; ")
     assert first == "hands, runs run-0.55, run-0.65"
@@ -125,7 +135,7 @@ def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:
         {"recipe": "authors"},
         {"data": DATA.model_copy(update={"cache": "x" * 64})},
     ]
-    table = build_runs_table([record(0.5), *(record(0.5, **changes) for changes in different)])
+    table = runs_table([record(0.5), *(record(0.5, **changes) for changes in different)])
     assert len(table.rows) == 6
 
 
@@ -135,20 +145,20 @@ def test_runs_table_folds_that_stopped_at_different_epochs_are_one_row() -> None
         record(0.5 + at / 10, fold=fold(at), digest=f"{at}" * 64, epochs=epochs, stopped_early=at < 3)
         for at, epochs in lengths.items()
     ]
-    table = build_runs_table(stopped)
+    table = runs_table(stopped)
     assert table.rows == [("hands", "paper", "A", "8", "2–3", "folds", "1", "1, 2, 3 of 5", "70.00 ± 10.00 (1)")]
     assert "stopped early" in table.notes["1"]
 
 
 def test_runs_table_keeps_trainings_apart_that_were_planned_with_different_epochs() -> None:
     runs = [record(0.5, epochs=2), record(0.9, epochs=3, seed=2, stopped_early=True)]
-    assert [row[4] for row in build_runs_table(runs).rows] == ["2", "3"]
+    assert [row[4] for row in runs_table(runs).rows] == ["2", "3"]
 
 
 def test_runs_table_names_an_experiment_that_was_changed_since() -> None:
     old, new = record(0.5, digest="e" * 64, run="old"), record(0.6)
     changed = {"old": ["the experiment has been changed since"]}
-    table = build_runs_table([old, new], changes=lambda one: changed.get(one.run, []))
+    table = build_runs_table([old, new], lambda one: changed.get(one.run, []))
     assert [(row[1], row[-1]) for row in table.rows] == [
         ("", "60.00 (1)"),
         ("the experiment has been changed since", "50.00 modified (2)"),
@@ -157,7 +167,7 @@ def test_runs_table_names_an_experiment_that_was_changed_since() -> None:
 
 def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
     data = DATA.model_copy(update={"complete": False, "without_events": 3})
-    table = build_runs_table([record(0.5, overrides=("neuron.tau_0=4.0",), data=data)])
+    table = runs_table([record(0.5, overrides=("neuron.tau_0=4.0",), data=data)])
     assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
 
 
@@ -166,32 +176,32 @@ def test_runs_table_explains_the_protocols_that_it_has() -> None:
     assert (
         "Protocol A: maximum over test epochs. "
         "Protocol C: test accuracy of the last epoch, trained on all but the test samples. Compare rows"
-    ) in build_runs_table(records).source
-    assert "Protocol C" not in build_runs_table(records[:1]).source
+    ) in runs_table(records).source
+    assert "Protocol C" not in runs_table(records[:1]).source
 
 
 def test_runs_table_and_page_say_what_runs_must_share_to_be_compared() -> None:
     shared = "of the same protocol, recipe, T, epochs, samples and training version only."
-    assert f"Compare rows {shared}" in build_runs_table([record(0.5)]).source
+    assert f"Compare rows {shared}" in runs_table([record(0.5)]).source
     assert f"Compare runs {shared}" in render_page(build_page_data([], [], "0"))
 
 
 def test_runs_table_of_runs_on_a_part_of_the_samples_says_so() -> None:
-    table = build_runs_table([record(0.5, overrides=("train.subset=0.1",))])
+    table = runs_table([record(0.5, overrides=("train.subset=0.1",))])
     assert table.rows[0][-1] == "50.00 subset modified (1)"
     assert "SUBSET; MODIFIED: train.subset=0.1" in table.notes["1"]
 
 
 def test_runs_table_imported_logs_are_left_out() -> None:
-    assert build_runs_table([record(0.5, origin="imported")]).rows == []
+    assert runs_table([record(0.5, origin="imported")]).rows == []
 
 
 def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
     records = [record(0.5, origin="authors"), record(0.6, origin="authors", experiment="feet")]
-    table = build_runs_table(records, "authors", not_in_paper={"feet"})
+    table = runs_table(records, "authors", not_in_paper={"feet"})
     assert [row[0] for row in table.rows] == ["feet *", "hands"]
     assert "* not in the paper" in table.source
-    assert "*" not in build_runs_table(records[:1], "authors", not_in_paper={"feet"}).source
+    assert "*" not in runs_table(records[:1], "authors", not_in_paper={"feet"}).source
 
 
 def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone() -> None:
@@ -205,9 +215,9 @@ def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone(
 
 def test_runs_table_of_one_experiment_changed_in_a_file_and_by_an_option_is_one_row() -> None:
     changed = record(0.5, overrides=("neuron.tau_0=16.0",))
-    table = build_runs_table([changed, record(0.6, seed=2)])  # the same digest: the file says it meanwhile
+    table = runs_table([changed, record(0.6, seed=2)])  # the same digest: the file says it meanwhile
     assert [(row[0], row[6]) for row in table.rows] == [("hands", "1, 2")]  # unchanged: no such column
-    both = build_runs_table([changed, record(0.6, seed=2, overrides=("neuron.tau_0=16", "train.seed=2"))])
+    both = runs_table([changed, record(0.6, seed=2, overrides=("neuron.tau_0=16", "train.seed=2"))])
     assert [(row[1], row[7]) for row in both.rows] == [("tau_0=16.0", "1, 2")]
 
 
@@ -217,7 +227,6 @@ def test_runs_table_folds_of_ones_own_experiment_are_not_modified() -> None:
         record(value, fold=fold(at), digest=f"{at}" * 64, overrides=(*splits, f"split.fold={at}"))
         for at, value in enumerate((0.5, 0.7), 1)
     ]
-    results = Results(records, load_registry())
-    table = build_runs_table(records, changes=results.changes)
+    table = runs_table(records)
     assert table.rows == [("hands", "paper", "A", "8", "3", "folds", "1", "1, 2 of 5", "60.00 ± 14.14 (1)")]
     assert "MODIFIED" not in table.notes["1"]

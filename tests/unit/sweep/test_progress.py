@@ -13,6 +13,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.sweep import SweepSpec
 from plifctl.runs import Run
 from plifctl.runs.authors import load_authors
+from plifctl.runs.directory import RunConfig
 from plifctl.runs.documents import add_checksum
 from plifctl.sweep.engine import Job
 from plifctl.sweep.logs import begin_log, last_error
@@ -141,6 +142,15 @@ def test_authors_accuracy_is_their_best_by_the_same_epoch_of_unmodified_runs(tmp
     complete_cache(tmp_path / "b")
     other = planned_run("b", digest=modified.digest, seed=modified.train.seed)
     assert read(tmp_path, other, authors=authors).authors is None
+
+
+def test_authors_accuracy_is_not_beside_a_run_whose_experiment_has_changed_since(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, finished=True)
+    complete_cache(tmp_path / "a")
+    monkeypatch.setattr(RunConfig, "digest", "d" * 64)
+    assert read(tmp_path, run, authors={("demo", "A"): {1: 0.2}}).authors is None
 
 
 def test_authors_accuracy_of_protocol_b_is_beside_a_test_accuracy_only(tmp_path: Path) -> None:
