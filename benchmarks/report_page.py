@@ -25,7 +25,7 @@ from plifctl.config.choices import TABLES
 from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
-from plifctl.report import build_table
+from plifctl.report import fill_table
 from plifctl.report.page import PageRun, RunFacts, build_page_data, page_run, write_page
 from plifctl.runs import Curve, external_accuracy
 
@@ -120,7 +120,7 @@ def measure(setting: Setting) -> Iterator[Figure]:
         sys.exit("no Playwright here: make test-browser installs it")
     registry = load_registry()
     runs = list(make_runs(100 if setting.quick else _RUNS, _EPOCHS, registry))
-    tables = [build_table(name, [], registry) for name in TABLES]
+    tables = [fill_table(name, [], registry) for name in TABLES]
     page = write_page(setting.kept, build_page_data(tables, runs, __version__))
     title = f"{len(runs)} runs of {_EPOCHS} epochs"
     yield below(f"size of the page, {title}", "MB", [page.stat().st_size / 1e6], None)

@@ -217,7 +217,7 @@ def read_events(path: str | Path, *, dataset: str | None = None) -> Events:
     Raises:
         errors.RawDataError: The file cannot be read.
     """
-    from plifctl.pipeline.predict import read_events as read
+    from plifctl.pipeline.model_inputs import read_events as read
 
     return read(_expand(path), dataset)
 

@@ -80,7 +80,7 @@ def show(
     from plifctl.cli.statistics import print_statistics
     from plifctl.config.base import flatten
     from plifctl.pipeline.caches import open_named_cache
-    from plifctl.pipeline.inspect import describe_cache
+    from plifctl.pipeline.samples import describe_cache
 
     cache = open_named_cache(name, options.existing_cache_dir(cache_dir))
     found = describe_cache(cache, out, console.bar)

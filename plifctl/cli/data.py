@@ -46,7 +46,7 @@ def inspect(
 
     Example: plifctl data inspect recordings --out recordings.png
     """
-    from plifctl.pipeline.inspect_raw import InspectedFolder, InspectOptions, inspect_data
+    from plifctl.pipeline.inspect import InspectedFolder, InspectOptions, inspect_data
 
     wanted = InspectOptions(path, tuple(overrides or ()), full=full, out=out, workers=workers)
     found = inspect_data(wanted, console.bar)
@@ -80,7 +80,7 @@ def init(
     Example: plifctl data init recordings --name hands
     """
     from plifctl.pipeline.init_data import init_data
-    from plifctl.pipeline.inspect_raw import InspectOptions
+    from plifctl.pipeline.inspect import InspectOptions
 
     wanted = InspectOptions(folder, tuple(overrides or ()), full=full, workers=workers)
     written = init_data(wanted, name, console.bar)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,12 @@ from plifctl.cli import console, options
 from plifctl.config.choices import DataPlacement, RecordedLayers, TimeControl
 from plifctl.errors import UsageError, list_names
 from plifctl.units import format_bytes
+
+if TYPE_CHECKING:
+    from plifctl.evaluation.latency import Latency
+    from plifctl.evaluation.layer_times import LayerTimes
+    from plifctl.evaluation.operations import Operations
+    from plifctl.pipeline.evaluate import EvaluationResult, KeptComparison
 
 _MAX_STEPS_SHOWN = 20
 
@@ -150,38 +156,39 @@ def evaluate(
     elif as_json:
         console.emit_json(result.to_json())
     else:
-        _print(result.to_json())
+        _print(result)
     if Path(result.checkpoint).is_dir() and not (result.unchanged or result).reproduced:
         raise typer.Exit(1)
 
 
-def _print(tree: dict[str, Any]) -> None:
-    other = f" (trained with T = {tree['trained_steps']})" if tree["T"] != tree["trained_steps"] else ""
-    console.emit(f"{tree['experiment']} ({tree['recipe']} recipe), T = {tree['T']}{other}, {tree['checkpoint']}")
-    unchanged = tree.get("unchanged")
+def _print(result: EvaluationResult) -> None:
+    other = f" (trained with T = {result.trained_steps})" if result.trained_steps != result.T else ""
+    console.emit(f"{result.experiment} ({result.recipe} recipe), T = {result.T}{other}, {result.checkpoint}")
+    unchanged = result.unchanged
     if unchanged is not None:
-        _print_control(tree)
-        _print_kept_in(tree)
+        _print_control(result, unchanged)
+        _print_kept_in(result.kept_in)
     else:
-        console.emit(f"test accuracy: {console.percent(tree['accuracy'])} % of {tree['samples']} samples")
-    ordinary = tree if unchanged is None else unchanged
-    if (kept := ordinary["kept_predictions"]) is not None:
+        console.emit(f"test accuracy: {console.percent(result.accuracy)} % of {result.samples} samples")
+    ordinary = unchanged or result
+    if (kept := ordinary.kept_predictions) is not None:
         console.emit(f"{'' if unchanged is None else 'unchanged: '}{_describe_kept(kept, ordinary)}")
-    if (tested := tree.get("controls")) is not None:
-        print_controls(tested)
-        _print_kept_in(tree)
+    if result.controls:
+        print_controls([one.describe() for one in result.controls])
+        _print_kept_in(result.kept_in)
         return
-    _print_classes(tree)
-    _print_layers(tree)
-    _print_over_time(tree)
-    if tree["operations"] is not None:
-        _print_operations(tree["operations"])
-    if tree["layer_times"] is not None:
-        _print_layer_times(tree["layer_times"])
-    if (spikes := tree.get("spikes")) is not None:
+    _print_classes(result)
+    _print_layers(result)
+    _print_over_time(result)
+    _print_latency(result.latency)
+    if result.operations is not None:
+        _print_operations(result.operations)
+    if result.layer_times is not None:
+        _print_layer_times(result.layer_times)
+    if (spikes := result.spikes) is not None:
         console.emit(
-            f"\nspikes of {len(spikes['samples'])} samples in {', '.join(spikes['layers'])}: {spikes['path']} "
-            f"({format_bytes(spikes['bytes'])})"
+            f"\nspikes of {len(spikes.samples)} samples in {', '.join(spikes.layers)}: {spikes.path} "
+            f"({format_bytes(spikes.bytes)})"
         )
 
 
@@ -201,10 +208,10 @@ def print_controls(found: Sequence[dict[str, Any]]) -> None:
     console.emit_table(("control", "accuracy %", "change", "no longer correct", "newly correct"), rows)
 
 
-def _print_kept_in(tree: dict[str, Any]) -> None:
+def _print_kept_in(run: str | None) -> None:
     from plifctl.runs import run_argument
 
-    if (run := tree.get("kept_in")) is not None:
+    if run is not None:
         console.emit(f"kept with the run: plifctl runs show {run_argument(Path(run))} lists all controls")
 
 
@@ -221,137 +228,142 @@ _TAU_TEXTS = {
 }
 
 
-def _print_control(tree: dict[str, Any]) -> None:
+def _print_control(result: EvaluationResult, unchanged: EvaluationResult) -> None:
     """Prints what was changed, and the accuracy with and without the change."""
-    control, samples = tree["control"], tree["samples"]
+    control, found, samples = result.control, result.differences, result.samples
+    assert control is not None  # there are two evaluations
+    assert found is not None
     changes = []
-    if (change := control["time"]) is not None:
-        seed = f" (seed {control['seed']})" if control["seed"] is not None else ""
-        changes.append(f"{_TIME_TEXTS[change]}{seed}")
-    if (change := control["tau"]) is not None:
-        changes.append(_TAU_TEXTS.get(change, f"every neuron has τ = {change}"))
+    if control.time is not None:
+        seed = f" (seed {control.seed})" if control.seed is not None else ""
+        changes.append(f"{_TIME_TEXTS[control.time]}{seed}")
+    if control.tau is not None:
+        changes.append(
+            f"every neuron has τ = {control.tau}" if isinstance(control.tau, float) else _TAU_TEXTS[control.tau]
+        )
     console.emit(f"changed: {'; '.join(changes)}")
-    pairs = (("unchanged", tree["unchanged"]), ("changed", tree))
-    rows = [(name, console.percent(one["accuracy"]), round(one["accuracy"] * samples)) for name, one in pairs]
+    pairs = (("unchanged", unchanged), ("changed", result))
+    rows = [(name, console.percent(one.accuracy), round(one.accuracy * samples)) for name, one in pairs]
     console.emit_table(("test", "accuracy %", f"correct of {samples:,}"), rows)
-    found, largest = tree["differences"], max(entry["samples"] for entry in tree["classes"])
+    largest = max(entry.samples for entry in result.classes)
     console.emit(
-        f"predictions that differ: {found['different']:,}; no longer correct: {found['lost']:,}; "
-        f"newly correct: {found['gained']:,}; "
+        f"predictions that differ: {found.different:,}; no longer correct: {found.lost:,}; "
+        f"newly correct: {found.gained:,}; "
         f"the largest class has {console.percent(largest / samples)} % of the samples"
     )
 
 
-def _print_classes(tree: dict[str, Any]) -> None:
+def _print_classes(result: EvaluationResult) -> None:
     """Prints the accuracy of each class, and the confusion matrix."""
-    numbers = [str(index) for index in range(len(tree["classes"]))]
+    numbers = [str(index) for index in range(len(result.classes))]
     titles = ["", "class", "samples", "accuracy %"]
-    columns = [[entry["accuracy"] for entry in tree["classes"]]]
-    if "unchanged" in tree:
+    columns = [[entry.accuracy for entry in result.classes]]
+    if result.unchanged is not None:
         titles.append("unchanged %")
-        columns.append([entry["accuracy"] for entry in tree["unchanged"]["classes"]])
+        columns.append([entry.accuracy for entry in result.unchanged.classes])
     rows = [
-        (
-            index,
-            entry["name"],
-            entry["samples"],
-            *(console.percent(column[index]) for column in columns),
-            *counts,
-        )
-        for index, (entry, counts) in enumerate(zip(tree["classes"], _blank(tree["confusion"]), strict=True))
+        (index, entry.name, entry.samples, *(console.percent(column[index]) for column in columns), *counts)
+        for index, (entry, counts) in enumerate(zip(result.classes, _blank(result.confusion), strict=True))
     ]
     console.emit("")
     console.emit_table((*titles, *numbers), rows, title="True class in rows, predicted class in columns")
 
 
-def _print_layers(tree: dict[str, Any]) -> None:
+def _print_layers(result: EvaluationResult) -> None:
     """Prints τ and firing rate of each layer."""
     titles = ["layer", "τ (steps)", "firing rate (spikes per neuron and step)"]
-    rows = [[entry["name"], f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}"] for entry in tree["layers"]]
-    if "unchanged" in tree:
+    rows = [[entry.name, f"{entry.tau:.3f}", f"{entry.firing_rate:.4f}"] for entry in result.layers]
+    if result.unchanged is not None:
         titles += ["τ unchanged", "firing rate unchanged"]
-        for row, entry in zip(rows, tree["unchanged"]["layers"], strict=True):
-            row += [f"{entry['tau']:.3f}", f"{entry['firing_rate']:.4f}"]
+        for row, entry in zip(rows, result.unchanged.layers, strict=True):
+            row += [f"{entry.tau:.3f}", f"{entry.firing_rate:.4f}"]
     console.emit("")
     console.emit_table(titles, rows)
 
 
-def _describe_kept(kept: dict[str, Any], tree: dict[str, Any]) -> str:
+def _describe_kept(kept: KeptComparison, result: EvaluationResult) -> str:
     """Returns a sentence on whether the predictions that a run or a folder keeps are reproduced."""
-    right = round(tree["accuracy"] * tree["samples"])
-    begin = f"{right:,} of {tree['samples']:,} right"
-    place = kept["path"] if Path(tree["checkpoint"]).is_dir() else "the run"
-    folded = " (by the network that is not folded)" if tree["folded"] else ""
-    if other := kept["other_label"]:
+    begin = f"{result.predictions.right:,} of {result.samples:,} right"
+    place = kept.path if Path(result.checkpoint).is_dir() else "the run"
+    folded = " (by the network that is not folded)" if result.folded else ""
+    if other := kept.other_label:
         return f"{begin}; {len(other):,} samples have another class than in {place}: {list_names(other, 5)}"
-    if different := kept["different"]:
-        count = f"{len(different):,} of {tree['samples']:,} predictions"
+    if different := kept.different:
+        count = f"{len(different):,} of {result.samples:,} predictions"
         return f"{begin}, {count} differ from those kept in {place}{folded}: {list_names(different, 5)}"
-    return f"{begin}, all {tree['samples']:,} predictions equal those kept in {place}{folded}"
+    return f"{begin}, all {result.samples:,} predictions equal those kept in {place}{folded}"
 
 
-def _print_over_time(tree: dict[str, Any]) -> None:
-    accuracies = tree["accuracy_after_steps"]
+def _print_over_time(result: EvaluationResult) -> None:
+    accuracies = result.accuracy_after_steps
     columns, titles = [accuracies], ["steps", "accuracy %"]
-    if "unchanged" in tree:
-        columns.append(tree["unchanged"]["accuracy_after_steps"])
+    if result.unchanged is not None:
+        columns.append(result.unchanged.accuracy_after_steps)
         titles.append("unchanged %")
     shown = sorted({*range(1, len(accuracies) + 1, -(-len(accuracies) // _MAX_STEPS_SHOWN)), len(accuracies)})
     console.emit("")
     rows = [(t, *(console.percent(column[t - 1]) for column in columns)) for t in shown]
     console.emit("If the network stopped after fewer steps:")
     console.emit_table(titles, rows)
-    latencies = []
-    for name, key, rest, count in (
-        ("first correct prediction", "first_right", "never correct", "never_right"),
-        ("correct until the end", "right_from", "wrong at the end", "wrong_at_the_end"),
+
+
+def _print_latency(latency: Latency) -> None:
+    from plifctl.evaluation.latency import summarize_steps
+
+    rows = []
+    for name, steps, others in (
+        ("first correct prediction", latency.first_correct, f"{latency.never_correct} never correct"),
+        ("correct until the end", latency.stable_from, f"{latency.wrong_at_end} wrong at the end"),
     ):
-        found = tree["latency"][key]
-        values = ["", "", "", ""] if found is None else [f"{found[n]:.2f}" for n in ("mean", "p50", "p90", "p99")]
-        latencies.append((name, *values, f"{tree['latency'][count]} {rest}"))
+        found = summarize_steps(steps)
+        values = (None,) * 4 if found is None else (found.mean, found.p50, found.p90, found.p99)
+        rows.append((name, *("" if value is None else f"{value:.2f}" for value in values), others))
     console.emit("")
-    console.emit_table(("steps until", "mean", "median", "90 %", "99 %", "other samples"), latencies)
+    console.emit_table(("steps until", "mean", "median", "90 %", "99 %", "other samples"), rows)
 
 
-def _print_operations(tree: dict[str, Any]) -> None:
-    names = ("dense", "effective_macs", "effective_acs", "updates")
-    rows = [(layer["name"], *(_count(layer[name]) for name in names)) for layer in tree["layers"]]
-    rows.append(("total", *(_count(tree["total"][name]) for name in names)))
+def _print_operations(counted: Operations) -> None:
+    from plifctl.evaluation.operations import ENERGY_ASSUMPTIONS
+
+    rows = [
+        (layer.name, *map(_count, (layer.dense, layer.effective_macs, layer.effective_acs, layer.updates)))
+        for layer in (*counted.layers, counted.total)
+    ]
     console.emit("")
     console.emit_table(
         ("layer", "dense MACs", "effective MACs", "effective ACs", "membrane updates"),
         rows,
-        title=f"Operations per sample, mean of {tree['samples']} samples",
+        title=f"Operations per sample, mean of {counted.samples} samples",
     )
-    used, dense = tree["energy_estimate_joule"], tree["dense_energy_estimate_joule"]
     console.emit(
-        f"estimated energy: {1e6 * used:.3g} µJ per sample; if zeros were multiplied, too: {1e6 * dense:.3g} µJ"
+        f"estimated energy: {1e6 * counted.energy:.3g} µJ per sample; if zeros were multiplied, too: "
+        f"{1e6 * counted.dense_energy:.3g} µJ"
     )
-    console.emit(f"assumed: {tree['assumptions']}")
+    console.emit(f"assumed: {ENERGY_ASSUMPTIONS}")
 
 
-def _print_layer_times(tree: dict[str, Any]) -> None:
+def _print_layer_times(timed: LayerTimes) -> None:
     rows = [
         (
-            layer["name"],
-            f"{100 * layer['active_inputs']:.1f}",
-            *(f"{1e3 * layer[name]:.3g}" for name in ("dense_seconds", "event_driven_seconds")),
-            f"{layer['event_driven_seconds'] / layer['dense_seconds']:.2f}",
-            layer["chosen"],
+            layer.name,
+            f"{100 * layer.active_inputs:.1f}",
+            f"{1e3 * layer.dense:.3g}",
+            f"{1e3 * layer.event_driven:.3g}",
+            f"{layer.event_driven / layer.dense:.2f}",
+            layer.chosen,
         )
-        for layer in tree["layers"]
+        for layer in timed.layers
     ]
-    threads = "1 thread" if tree["threads"] == 1 else f"{tree['threads']} threads"
+    threads = "1 thread" if timed.threads == 1 else f"{timed.threads} threads"
     console.emit("")
     console.emit_table(
         ("layer", "active inputs %", "dense ms", "event-driven ms", "ratio", "auto takes"),
         rows,
-        title=f"Measured time per sample of each layer ({threads}, batch {tree['batch']})",
+        title=f"Measured time per sample of each layer ({threads}, batch {timed.batch})",
     )
-    dense, chosen = (tree["total"][name] for name in ("dense_seconds", "chosen_seconds"))
     console.emit(
-        f"all layers: {1e3 * dense:.3g} ms per sample dense, {1e3 * chosen:.3g} ms as auto takes them "
-        f"(ratio {chosen / dense:.2f})"
+        f"all layers: {1e3 * timed.dense:.3g} ms per sample dense, {1e3 * timed.chosen:.3g} ms as auto takes them "
+        f"(ratio {timed.chosen / timed.dense:.2f})"
     )
     console.emit("active inputs are those that are not 0; batch norm, neurons and pooling after a layer are included")
 

@@ -41,7 +41,8 @@ def import_runs(
 
     Example: plifctl runs import ~/spikingjelly/logs --tag test_accuracy=top1
     """
-    from plifctl.pipeline.runs import import_logs, run_entry
+    from plifctl.pipeline.external_runs import import_logs
+    from plifctl.pipeline.runs import run_entry
 
     there = runs_dir or paths.runs_dir()
     found = import_logs(folder, there, tags=dict(map(_pair, tag or ())), name=name, dry_run=dry_run)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from plifctl.data.inspection.facts import Finding, RecordingFacts
     from plifctl.data.inspection.folder import ClassRow, FolderFacts
     from plifctl.data.inspection.label_table import FoundTable
-    from plifctl.pipeline.inspect_raw import InspectedFolder, InspectedRecording
+    from plifctl.pipeline.inspect import InspectedFolder, InspectedRecording
 
 _OLDEST, _NEWEST = 946_684_800, 4_102_444_800  # the years 2000 and 2100, seconds since 1970
 _ROWS = 60  # of the table of classes

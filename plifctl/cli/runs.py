@@ -307,7 +307,7 @@ def compare(runs: options.RunIds, runs_dir: options.RunsDirOption = None, as_jso
 
     Example: plifctl runs compare last authors-fashion-mnist-plif
     """
-    from plifctl.pipeline.runs import compare_runs
+    from plifctl.pipeline.compare_runs import compare_runs
 
     tree = compare_runs(runs, options.existing_runs_dir(runs_dir))
     if as_json:
@@ -359,7 +359,7 @@ def verify(
 
     Example: plifctl runs verify last
     """
-    from plifctl.pipeline.runs import verify_runs
+    from plifctl.pipeline.run_files import verify_runs
 
     folder = options.existing_runs_dir(runs_dir)
     found = console.emit_verdicts(verify_runs(runs or (), folder, console.bar), as_json=as_json)
@@ -383,7 +383,7 @@ def rm(
 
     Example: plifctl runs rm demo-a1b2 --dry-run
     """
-    from plifctl.pipeline.runs import find_removable, remove_folders
+    from plifctl.pipeline.run_files import find_removable, remove_folders
 
     sizes = find_removable(runs, options.existing_runs_dir(runs_dir))
     wanted = dry_run or yes or _is_confirmed(sizes)
@@ -426,7 +426,8 @@ def add(
 
     Example: plifctl runs add ~/downloads/gesture-plif
     """
-    from plifctl.pipeline.runs import add_folder, run_entry
+    from plifctl.pipeline.external_runs import add_folder
+    from plifctl.pipeline.runs import run_entry
     from plifctl.runs import run_argument
 
     run = add_folder(folder, runs_dir, name=name)

@@ -41,7 +41,7 @@ def show_sample(
 
     Example: plifctl show-sample gesture --T 20 --label "air drums" --out drums.gif
     """
-    from plifctl.pipeline.inspect import SampleSelection, ShowSampleOptions, show_samples
+    from plifctl.pipeline.samples import SampleSelection, ShowSampleOptions, show_samples
 
     shown = show_samples(
         ShowSampleOptions(

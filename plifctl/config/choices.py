@@ -234,16 +234,24 @@ SPEED_TABLE = "speed"
 CONVERGENCE_TABLE = "convergence"
 """Table of τ from two starts; it has no file."""
 
-PAIR_TABLES = (SIGNIFICANCE_TABLE, SPEED_TABLE, CONVERGENCE_TABLE)
-"""Tables that compare experiments in pairs."""
-
 FAST_TABLE = "fast"
 """Table of the processor time that the recipe ``fast`` needs, beside the authors' training; it has no file."""
 
 CLAIMS_TABLE = "claims"
 """Table of the claims of the paper with evidence and verdict; it has no file."""
 
-OTHER_TABLES = (CLAIMS_TABLE, SELECTION_TABLE, *PAIR_TABLES, FAST_TABLE, RUNS_TABLE, "early", "context", "demo")
+OTHER_TABLES = (
+    CLAIMS_TABLE,
+    SELECTION_TABLE,
+    SIGNIFICANCE_TABLE,
+    SPEED_TABLE,
+    CONVERGENCE_TABLE,
+    FAST_TABLE,
+    RUNS_TABLE,
+    "early",
+    "context",
+    "demo",
+)
 """Tables besides those of the paper."""
 
 FIGURES = ("1b", "2", "5", "6", "7", "S1", "S2", "S3", "S4", "S5", "J")

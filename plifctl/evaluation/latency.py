@@ -8,6 +8,16 @@ import numpy as np
 
 
 @dataclass(frozen=True)
+class StepStatistics:
+    """Mean and percentiles of numbers of time steps."""
+
+    mean: float
+    p50: float
+    p90: float
+    p99: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """Time steps, counted from 1, after which predictions are correct.
 
@@ -22,6 +32,13 @@ class Latency:
     stable_from: np.ndarray
     never_correct: int
     wrong_at_end: int
+
+
+def summarize_steps(steps: np.ndarray) -> StepStatistics | None:
+    """Returns mean and percentiles of numbers of time steps, ``[N]``; None of no samples."""
+    if not len(steps):
+        return None
+    return StepStatistics(float(steps.mean()), *(float(np.percentile(steps, share)) for share in (50, 90, 99)))
 
 
 def measure_latency(predictions: np.ndarray, labels: np.ndarray) -> Latency:

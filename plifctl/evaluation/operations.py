@@ -31,10 +31,16 @@ from plifctl.snn.neurons import SpikingLayer
 PICOJOULES = {"MAC": 4.6, "AC": 0.9}
 """Energy of a 32-bit floating-point multiply-accumulate and of an addition, in 45 nm CMOS (Horowitz 2014)."""
 
+ENERGY_ASSUMPTIONS = (
+    f"{PICOJOULES['MAC']} pJ per MAC, {PICOJOULES['AC']} pJ per AC (32-bit floating point, 45 nm CMOS, Horowitz 2014); "
+    "effective operations of synapses only, neither neurons nor memory"
+)
+"""Assumptions of :attr:`Operations.energy` in words."""
+
 
 @dataclass
 class LayerOperations:
-    """Operations of one layer, summed over samples.
+    """Operations of one layer.
 
     Attributes:
         name: Name in the state dict.
@@ -63,20 +69,27 @@ class Operations:
     samples: int
     layers: tuple[LayerOperations, ...]
 
-    def total(self, name: str) -> float:
-        """Returns the sum of a number, given by its name, over all layers."""
-        return float(sum(getattr(layer, name) for layer in self.layers))
+    @property
+    def total(self) -> LayerOperations:
+        """The sum over all layers, named ``total``."""
+        return LayerOperations(
+            "total",
+            sum(layer.dense for layer in self.layers),
+            sum(layer.effective_macs for layer in self.layers),
+            sum(layer.effective_acs for layer in self.layers),
+            sum(layer.updates for layer in self.layers),
+        )
 
     @property
     def energy(self) -> float:
         """Estimated energy of the synapses, joule: effective operations at :data:`PICOJOULES`, no memory access."""
-        macs, acs = self.total("effective_macs"), self.total("effective_acs")
-        return 1e-12 * (PICOJOULES["MAC"] * macs + PICOJOULES["AC"] * acs)
+        total = self.total
+        return 1e-12 * (PICOJOULES["MAC"] * total.effective_macs + PICOJOULES["AC"] * total.effective_acs)
 
     @property
     def dense_energy(self) -> float:
         """The same if every product were computed."""
-        return 1e-12 * PICOJOULES["MAC"] * self.total("dense")
+        return 1e-12 * PICOJOULES["MAC"] * self.total.dense
 
 
 @torch.no_grad()

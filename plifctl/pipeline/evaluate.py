@@ -19,9 +19,9 @@ from plifctl.config.dataset import MAX_T
 from plifctl.errors import MachineError, RunError, UsageError, did_you_mean
 from plifctl.evaluation.accuracy import Evaluation, record_spikes
 from plifctl.evaluation.extreme_rates import describe_extreme_rates
-from plifctl.evaluation.latency import Latency, measure_latency
+from plifctl.evaluation.latency import Latency, measure_latency, summarize_steps
 from plifctl.evaluation.layer_times import LayerTimes
-from plifctl.evaluation.operations import PICOJOULES, Operations
+from plifctl.evaluation.operations import ENERGY_ASSUMPTIONS, Operations
 from plifctl.exchange.lookup import find_model
 from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.exchange.model_card import Evidence
@@ -32,6 +32,7 @@ from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
 from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
+from plifctl.runs.predictions import Comparison
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
 
@@ -108,6 +109,49 @@ class LayerActivity:
 
 
 @dataclass(frozen=True)
+class KeptComparison(Comparison):
+    """Comparison with the predictions that a run, or a folder, keeps of the same network and samples.
+
+    Attributes:
+        path: The run or folder.
+    """
+
+    path: str = field(kw_only=True)
+
+
+@dataclass(frozen=True)
+class KeptSpikes:
+    """Spikes that an evaluation wrote into the run.
+
+    Attributes:
+        path: The file (:func:`plifctl.runs.load_spikes`).
+        bytes: Its size.
+        samples: Ids of the recorded samples.
+        layers: Names of the recorded layers.
+    """
+
+    path: str
+    bytes: int
+    samples: list[str]
+    layers: list[str]
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Numbers of predictions that a control changes.
+
+    Attributes:
+        different: Predictions of another class than without the change.
+        lost: Those that are no longer correct.
+        gained: Those that are correct only with the change.
+    """
+
+    different: int
+    lost: int
+    gained: int
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Results of a trained network on the test set.
 
@@ -124,22 +168,20 @@ class EvaluationResult:
         confusion: Counts; true class in rows, predicted class in columns.
         layers: Activity of each spiking layer.
         accuracy_after_steps: Accuracy if the network stopped after each step.
-        latency: Steps until the prediction is correct: mean and percentiles.
+        latency: Steps until the prediction of each sample is correct.
         operations: Operations per sample, and an energy estimate; None if not counted.
         layer_times: Time of each layer that has weights, dense and event-driven; None if not measured.
         predictions: Predicted class of each test sample, in the order of the cache.
         votes: Mean rate of each class over the steps, of each test sample ``[N, classes]``, 0…1.
-        kept_predictions: Comparison with the predictions that the run, or the folder, keeps (``path``): their number
-            ``equal``, and the ids of the ``different`` ones, and of samples with ``other_label``; None if it keeps
-            none, or those of another epoch, T or test samples.
+        kept_predictions: Comparison with the predictions that the run, or the folder, keeps; None if it keeps none, or
+            those of another epoch, T or test samples.
         spikes: Recorded samples and layers, and the file; None if none were recorded.
         control: What was changed; None for an ordinary evaluation.
         unchanged: Results without that change, of the same network, samples and time steps, without operations and
             times; None for an ordinary evaluation.
         controls: Tests under every named control, if they were asked for.
         kept_in: The run that keeps the tests under controls; None if none does.
-        differences: Numbers of predictions that are ``different`` from the unchanged ones, ``lost`` (no longer correct)
-            and ``gained`` (correct only with the change); None for an ordinary evaluation.
+        differences: Numbers of predictions that differ from the unchanged ones; None for an ordinary evaluation.
     """
 
     experiment: str
@@ -154,18 +196,18 @@ class EvaluationResult:
     confusion: list[list[int]]
     layers: list[LayerActivity]
     accuracy_after_steps: list[float]
-    latency: dict[str, Any]
-    operations: dict[str, Any] | None
-    layer_times: dict[str, Any] | None
+    latency: Latency
+    operations: Operations | None
+    layer_times: LayerTimes | None
     predictions: Predictions = field(repr=False)
     votes: np.ndarray = field(repr=False)
-    kept_predictions: dict[str, Any] | None = None
-    spikes: dict[str, Any] | None = None
+    kept_predictions: KeptComparison | None = None
+    spikes: KeptSpikes | None = None
     control: Control | None = None
     unchanged: EvaluationResult | None = None
     controls: tuple[ControlResult, ...] = ()
     kept_in: str | None = None
-    differences: dict[str, int] | None = None
+    differences: Differences | None = None
 
     @property
     def reproduced(self) -> bool:
@@ -174,7 +216,7 @@ class EvaluationResult:
         A changed evaluation reproduces nothing; ask its ``unchanged``.
         """
         kept = self.kept_predictions
-        return self.control is None and (kept is None or not (kept["different"] or kept["other_label"]))
+        return self.control is None and (kept is None or not (kept.different or kept.other_label))
 
     def to_json(self) -> dict[str, Any]:
         """Returns plain values, as ``plifctl eval --json`` prints them: not the predictions for single samples."""
@@ -182,6 +224,10 @@ class EvaluationResult:
             name for name in ("spikes", "control", "kept_in", "differences") if getattr(self, name) is None
         }
         tree = {name: value for name, value in asdict(self).items() if name not in left_out}
+        tree["latency"] = _describe_latency(self.latency)
+        tree["operations"] = self.operations and _describe_operations(self.operations)
+        tree["layer_times"] = self.layer_times and _describe_layer_times(self.layer_times)
+        tree["kept_predictions"] = self.kept_predictions and _describe_kept(self.kept_predictions)
         if self.controls:
             tree["controls"] = [one.describe() for one in self.controls]
         if self.unchanged is not None:
@@ -309,7 +355,7 @@ def _measure_both(
     result = _measure(other, replace(options, layer_times=0.0), trained_steps, progress, control)
     found = compare(samples, control, unchanged.predictions, result.predictions)
     different = int((unchanged.predictions.predicted != result.predictions.predicted).sum())
-    differences = {"different": different, "lost": found.lost, "gained": found.gained}
+    differences = Differences(different, found.lost, found.gained)
     return replace(result, unchanged=unchanged, differences=differences, kept_in=keep(samples.trained, [found]))
 
 
@@ -360,19 +406,14 @@ def _kept_evidence(trained: TrainedModel) -> Evidence:
         return Evidence()
 
 
-def _compare_with_kept(samples: EvaluationSamples, predictions: Predictions) -> dict[str, Any] | None:
+def _compare_with_kept(samples: EvaluationSamples, predictions: Predictions) -> KeptComparison | None:
     """Compares predictions with those that the run, or the folder, keeps of the same network and the same samples."""
     trained, kept = samples.trained, samples.kept.predictions
     if kept is None and trained.run is None and trained.path.is_dir():
         _log.warning("%s keeps no predictions: nothing was compared", trained.path)
     if kept is None or (compared := predictions.compare(kept)) is None:
         return None
-    return {
-        "path": str(trained.run or trained.path),
-        "equal": compared.equal,
-        "different": list(compared.different),
-        "other_label": list(compared.other_label),
-    }
+    return KeptComparison(**vars(compared), path=str(trained.run or trained.path))
 
 
 def _with_T(trained: TrainedModel, options: EvaluateOptions) -> TrainedModel:  # noqa: N802
@@ -418,8 +459,8 @@ def _recorded_rows(samples: EvaluationSamples, options: EvaluateOptions) -> np.n
     return rows[np.lexsort((labels, occurrence))[: options.record_spikes]]
 
 
-def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptions) -> dict[str, Any]:
-    """Writes the spikes of some samples into the run; returns a description of the file."""
+def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptions) -> KeptSpikes:
+    """Writes the spikes of some samples into the run."""
     trained, cache = samples.trained, samples.cache
     spec, network = trained.spec, trained.network
     layers = list(network.spiking_layers())
@@ -438,12 +479,7 @@ def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptio
     assert trained.run is not None
     path = trained.run / "spikes.npz"
     save_spikes(path, recording)
-    return {
-        "path": str(path),
-        "bytes": path.stat().st_size,
-        "samples": list(recording.sample_ids),
-        "layers": list(spikes),
-    }
+    return KeptSpikes(str(path), path.stat().st_size, list(recording.sample_ids), list(spikes))
 
 
 def _result(
@@ -476,30 +512,38 @@ def _result(
         confusion=confusion.tolist(),
         layers=[LayerActivity(name, taus[name], rate) for name, rate in found.firing_rate.items()],
         accuracy_after_steps=(found.over_time == found.labels).mean(1).tolist(),
-        latency=_latency(measure_latency(found.over_time, found.labels)),
-        operations=None if counted is None else _operations(counted),
-        layer_times=None if timed is None else _layer_times(timed),
+        latency=measure_latency(found.over_time, found.labels),
+        operations=counted,
+        layer_times=timed,
         predictions=predictions,
         votes=found.votes,
     )
 
 
-def _latency(latency: Latency) -> dict[str, Any]:
-    def summary(steps: np.ndarray) -> dict[str, float] | None:
-        if not len(steps):
-            return None
-        percentiles = {f"p{share}": float(np.percentile(steps, share)) for share in (50, 90, 99)}
-        return {"mean": float(steps.mean()), **percentiles}
-
+def _describe_latency(latency: Latency) -> dict[str, Any]:
+    first, stable = summarize_steps(latency.first_correct), summarize_steps(latency.stable_from)
     return {
-        "first_right": summary(latency.first_correct),
-        "right_from": summary(latency.stable_from),
+        "first_right": first and asdict(first),
+        "right_from": stable and asdict(stable),
         "never_right": latency.never_correct,
         "wrong_at_the_end": latency.wrong_at_end,
     }
 
 
-def _layer_times(timed: LayerTimes) -> dict[str, Any]:
+def _describe_operations(counted: Operations) -> dict[str, Any]:
+    total = asdict(counted.total)
+    del total["name"]
+    return {
+        "samples": counted.samples,
+        "layers": [asdict(layer) for layer in counted.layers],
+        "total": total,
+        "energy_estimate_joule": counted.energy,
+        "dense_energy_estimate_joule": counted.dense_energy,
+        "assumptions": ENERGY_ASSUMPTIONS,
+    }
+
+
+def _describe_layer_times(timed: LayerTimes) -> dict[str, Any]:
     return {
         "samples": timed.samples,
         "batch": timed.batch,
@@ -518,14 +562,10 @@ def _layer_times(timed: LayerTimes) -> dict[str, Any]:
     }
 
 
-def _operations(counted: Operations) -> dict[str, Any]:
-    names = ("dense", "effective_macs", "effective_acs", "updates")
+def _describe_kept(compared: KeptComparison) -> dict[str, Any]:
     return {
-        "samples": counted.samples,
-        "layers": [{"name": layer.name, **{name: getattr(layer, name) for name in names}} for layer in counted.layers],
-        "total": {name: counted.total(name) for name in names},
-        "energy_estimate_joule": counted.energy,
-        "dense_energy_estimate_joule": counted.dense_energy,
-        "assumptions": f"{PICOJOULES['MAC']} pJ per MAC, {PICOJOULES['AC']} pJ per AC (32-bit floating point, "
-        "45 nm CMOS, Horowitz 2014); effective operations of synapses only, neither neurons nor memory",
+        "path": compared.path,
+        "equal": compared.equal,
+        "different": list(compared.different),
+        "other_label": list(compared.other_label),
     }

@@ -14,7 +14,7 @@ from plifctl import files
 from plifctl.config.lookup import check_new_name, load_registry
 from plifctl.config.yaml_tree import format_yaml
 from plifctl.errors import RawDataError, UsageError
-from plifctl.pipeline.inspect_raw import InspectOptions, prepare_published, read_folder, read_overrides
+from plifctl.pipeline.inspect import InspectOptions, prepare_published, read_folder, read_overrides
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.pipeline.suggestion import LIKE, suggest_experiment
 from plifctl.training.sample_store import free_memory

@@ -1,293 +1,290 @@
-"""Inspects prepared data; implements ``plifctl show-sample`` and ``plifctl cache show``.
+"""Inspects recordings before they are prepared; implements ``plifctl data inspect``.
 
-Samples of a cache become pictures or an animation; a whole cache becomes statistics and, on request, histograms.
+A file becomes its facts and what the user should know about it, a folder or an archive a summary of all files, and a
+few recordings, on request, a picture.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from plifctl import files
-from plifctl.cache import Cache
-from plifctl.cache.statistics import Statistics, compute_statistics
-from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
-from plifctl.config.dataset import DatasetSpec
-from plifctl.errors import UsageError, did_you_mean
-from plifctl.pipeline.prepare import PrepareOptions, find_prepared
+from plifctl.config.dataset import ReadingSpec
+from plifctl.config.lookup import load_registry
+from plifctl.config.overrides import parse_override
+from plifctl.config.problems import validate_tree
+from plifctl.config.yaml_tree import Branch, Origin, merge_layers
+from plifctl.data.datasets import find_published
+from plifctl.data.events import Events
+from plifctl.data.formats.headers import Size
+from plifctl.data.framer import orient_events
+from plifctl.data.frames import drop_outside, integrate_frames
+from plifctl.data.inspection.collection import DECODED_BYTES, choose_files, decode_files, summarise_files
+from plifctl.data.inspection.facts import RecordingFacts
+from plifctl.data.inspection.folder import FolderFacts
+from plifctl.data.inspection.label_table import MAX_TABLE_BYTES, find_label_table
+from plifctl.data.inspection.listing import File, list_files, load_file
+from plifctl.data.inspection.recording import inspect_recording
+from plifctl.data.source import DEFAULT_WORKERS, RawSource
+from plifctl.data.storage import decode_text, is_archive, is_tar
+from plifctl.errors import DamagedFileError, RawDataError
+from plifctl.pipeline.commands import prepare_command
+from plifctl.pipeline.prepare import usual_time_steps
 from plifctl.pipeline.progress import Progress, silent
 
-if TYPE_CHECKING:
-    from plifctl.report.pictures import Sample
+_log = logging.getLogger(__name__)
 
-MAX_SAMPLES = 100
-"""Most samples in one picture."""
+MAX_DRAWN = 20
+"""Most recordings in a picture."""
 
-_SLICING = {
-    "number": "cut into equal numbers of events",
-    "number-remainder": "cut into equal numbers of events, the rest in the last",
-    "time": "cut into equal times",
-}
+MAX_SIDE_DRAWN = 640
+"""Pixels of a side in a picture; larger sensors are drawn smaller by a whole factor."""
 
-
-@dataclass(frozen=True)
-class SampleSelection:
-    """Samples of a cache to inspect.
-
-    Attributes:
-        sample: Id of one sample, or its row in the cache; excludes all other fields.
-        split: Samples of this split only.
-        label: Samples of this class only, by name or number.
-        each_class: Take ``count`` samples of each class, not in total.
-        count: Number of samples, the first ones in the cache.
-    """
-
-    sample: str | None = None
-    split: Split | None = None
-    label: str | None = None
-    each_class: bool = False
-    count: int = 1
+SLICES = 8
+"""Number of time slices in the picture of a recording."""
 
 
 @dataclass(frozen=True)
-class ShowSampleOptions:
-    """The options of ``plifctl show-sample``.
+class InspectOptions:
+    """The options of ``plifctl data inspect``.
 
     Attributes:
-        dataset: Name of a data set or an experiment in the registry, or a YAML file of one.
-        T: Number of frames of the cache; None: the smallest that experiments use.
-        recipe: Recipe of framing; None: of the file, or ``paper``.
-        overrides: Changes to it, texts ``frames.key=value``.
-        selection: Which samples to draw.
-        out: Picture to write: .png, or .gif for an animation of one sample; None: named after the samples.
-        cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
+        path: A recording, a folder, or an archive of recordings.
+        overrides: What recordings do not say about themselves, texts ``key=value`` with the keys of a data set's YAML.
+        full: Decode every recording of a folder, not only some.
+        out: Picture to write, .png; None: none.
+        workers: Number of threads.
     """
 
-    dataset: str
-    T: int | None = None
-    recipe: Recipe | None = None
+    path: Path
     overrides: tuple[str, ...] = ()
-    selection: SampleSelection = field(default_factory=SampleSelection)
+    full: bool = False
     out: Path | None = None
-    cache_dir: Path | None = None
+    workers: int = DEFAULT_WORKERS
 
 
 @dataclass(frozen=True)
-class ShownSamples:
-    """A picture that was written.
+class InspectedRecording:
+    """Facts of a recording.
 
     Attributes:
-        out: The picture.
-        cache: The cache.
-        headings: Id, class and further facts of each sample, in one line.
-        samples: The same facts as JSON values.
+        path: The file.
+        facts: Its facts.
+        out: The picture that was written; None if none was wanted.
     """
 
-    out: Path
-    cache: Path
-    headings: tuple[str, ...]
-    samples: tuple[dict[str, Any], ...]
+    path: Path
+    facts: RecordingFacts
+    out: Path | None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it is a recording that can be read."""
+        return self.facts.kind == "recording"
 
 
 @dataclass(frozen=True)
-class CacheDescription:
-    """Origin of a cache, and its statistics.
+class InspectedFolder:
+    """Facts of a folder or an archive.
 
     Attributes:
-        facts: Path, size, shape, origin and key, as JSON values.
-        classes: Class names.
-        statistics: Statistics of all samples.
+        path: The folder or archive.
+        facts: Its facts.
+        prepare: The command that prepares it, if it contains a published data set; else empty.
+        out: The picture that was written; None if none was wanted.
     """
 
-    facts: dict[str, Any]
-    classes: tuple[str, ...]
-    statistics: Statistics
+    path: Path
+    facts: FolderFacts
+    prepare: str
+    out: Path | None
+
+    @property
+    def is_readable(self) -> bool:
+        """Whether it contains a recording that can be read, or a published data set."""
+        return bool(self.facts.recordings or self.prepare)
 
 
-def show_samples(options: ShowSampleOptions) -> ShownSamples:
-    """Draws samples of a cache and writes the picture.
+def inspect_data(options: InspectOptions, progress: Progress = silent) -> InspectedRecording | InspectedFolder:
+    """Inspects a recording, a folder or an archive, and draws recordings, if wanted.
 
     Raises:
-        UsageError: Unknown data set, sample or class; no sample fits; or the picture cannot show what is selected.
-        CacheError: There is no such cache; the hint has the command that builds it.
-        MachineError: The picture cannot be written.
+        UsageError: An override is wrong, or the picture is no .png.
+        RawDataError: No such file or folder, or the archive cannot be read.
+        MachineError: A file may not be read, or the picture cannot be written.
     """
-    from plifctl.report import pictures  # imports matplotlib, which statistics do not need
-
-    out, selection = options.out, options.selection
-    files.check_picture(out, ".png", ".gif", what="pictures are .png, or .gif for an animation")
-    wanted = PrepareOptions(options.dataset, options.T, options.recipe, options.overrides, cache_dir=options.cache_dir)
-    framing, cache = find_prepared(wanted, choose_T=True)
-    dataset = framing.dataset
-    rows = select_rows(cache, dataset, selection)
-    animated = out is not None and out.suffix.lower() == ".gif"
-    if animated and dataset.kind == "images":
-        raise UsageError(f"{dataset.title} is an image data set; images do not move", hint="--out NAME.png")
-    if animated and len(rows) > 1:
-        raise UsageError(f"a .gif shows one sample, not {len(rows)}", hint="--out NAME.png, or --sample")
-    entries = [_describe_row(cache, dataset, row) for row in rows]
-    samples = [_load_sample(cache, entry) for entry in entries]
-    path = out or Path(_default_name(dataset.name, entries, selection.each_class))
-    if dataset.kind == "images":
-        _, height, width = samples[0].content.shape
-        pictures.save_picture(pictures.draw_images(dataset.title, f"{width} × {height} pixels", samples), path)
-    elif animated:
-        pictures.save_picture(pictures.animate_events(dataset.title, samples[0]), path)
-    else:
-        pictures.save_picture(pictures.draw_events(dataset.title, _describe_framing(cache), samples), path)
-    return ShownSamples(path, cache.path, tuple(sample.heading for sample in samples), tuple(entries))
+    files.check_picture(options.out, ".png", what="the picture is a .png")
+    path, reading = options.path, read_overrides(options.overrides)
+    if not path.is_file() and not path.is_dir():
+        raise RawDataError(f"{path}: no such file or folder", hint="name a recording, a folder, or an archive")
+    if path.is_dir() or is_archive(path):
+        return _inspect_folder(options, reading, progress)
+    return _inspect_file(options, reading, progress)
 
 
-def describe_cache(cache: Cache, histograms: Path | None = None, progress: Progress = silent) -> CacheDescription:
-    """Reads a cache and returns its origin and its statistics.
+def _inspect_file(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedRecording:
+    path = options.path
+    with progress(f"decoding {path.name}", "files") as task:
+        task.update(0, 1)
+        with files.machine_errors(path):
+            data = load_file(str(path))
+        facts, events = inspect_recording(path.name, data, reading)
+    if options.out is None or not len(events):
+        return InspectedRecording(path, facts, None)
+    assert facts.sensor is not None
+    _draw(path.name, [(facts, events)], facts.sensor, reading, options.out)
+    return InspectedRecording(path, facts, options.out)
+
+
+def read_overrides(overrides: Sequence[str]) -> ReadingSpec:
+    """Returns what the user states about recordings.
+
+    Raises:
+        UsageError: Unknown key, or an invalid value.
+    """
+    changes = [parse_override(text, ReadingSpec) for text in overrides]
+    return validate_tree(ReadingSpec, merge_layers(Branch(Origin("--set")), *changes), "recordings")
+
+
+def _inspect_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> InspectedFolder:
+    path = options.path
+    facts = read_folder(options, reading, progress)
+    prepare = prepare_published(path)
+    out = _draw_folder(options, facts, reading) if options.out is not None else None
+    return InspectedFolder(path, facts, prepare, out)
+
+
+def prepare_published(path: Path) -> str:
+    """Returns the command that prepares the published data set in a folder; empty if there is none."""
+    published = find_published(path) if path.is_dir() else None
+    if published is None:
+        return ""
+    registry = load_registry()
+    framing = registry.dataset(published).with_T(usual_time_steps(published, registry))
+    return prepare_command(framing, source=RawSource(path))
+
+
+def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progress) -> FolderFacts:
+    """Returns the facts of a folder or an archive.
+
+    Raises:
+        RawDataError: The archive cannot be read.
+        MachineError: The folder may not be read.
+    """
+    with files.machine_errors(options.path):
+        found, lists = _inspect_files(options, reading, progress)
+    recordings = [one.name for one in found.values() if one.kind != "other"]
+    lists = [file for file in lists if found[file.name].kind in ("other", "unreadable")]
+    tables = []
+    for file in lists:
+        try:
+            tables.append(find_label_table(file.name, decode_text(file.load()), recordings))
+        except DamagedFileError as error:
+            name = file.name.lower()
+            if name.endswith((".csv", ".tsv")) or "label" in name:  # another text is not meant to be one
+                _log.warning("%s; its labels are not used", error)
+    return FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
+
+
+def _inspect_files(
+    options: InspectOptions, reading: ReadingSpec, progress: Progress
+) -> tuple[dict[str, RecordingFacts], list[File]]:
+    """Returns the facts of every file by its name, and the files that may be tables of labels."""
+    path, found = options.path, {}
+    total = 0
+    with progress(f"reading {path.name}", "files") as task:
+
+        def keep(facts: RecordingFacts) -> None:
+            found[facts.name] = facts
+            task.update(len(found), max(total, len(found)))
+
+        if is_tar(path):  # its members can be read once only, one after the other
+            lists: list[File] = []
+            decode_files(_noting(list_files(path), lists), reading=reading, workers=options.workers, on_facts=keep)
+            return found, lists
+        listed = list(list_files(path))
+        total = len(listed)
+        summarise_files(listed, reading=reading, workers=options.workers, on_facts=keep)
+    chosen = choose_files(list(found.values()), None if options.full else DECODED_BYTES)
+    with progress(f"decoding {path.name}", "files") as task:
+        done = 0
+
+        def replace(facts: RecordingFacts) -> None:
+            nonlocal done
+            done += 1
+            found[facts.name] = facts
+            task.update(done, len(chosen))
+
+        wanted = (file for file in listed if file.name in chosen)
+        decode_files(wanted, reading=reading, workers=options.workers, on_facts=replace)
+    return found, [file for file in listed if _may_be_table(file)]
+
+
+def _noting(all_files: Iterable[File], lists: list[File]) -> Iterator[File]:
+    for file in all_files:
+        if _may_be_table(file):
+            lists.append(file)
+        yield file
+
+
+def _may_be_table(file: File) -> bool:
+    return file.name.lower().endswith((".csv", ".tsv", ".txt")) and file.nbytes <= MAX_TABLE_BYTES
+
+
+def _draw_folder(options: InspectOptions, facts: FolderFacts, reading: ReadingSpec) -> Path | None:
+    """Draws the first recording of each class; of a folder without classes the first one."""
+    assert options.out is not None
+    names = facts.first_of_each_class()[:MAX_DRAWN]
+    drawn = []
+    for file in list_files(options.path):
+        if file.name in names:
+            one, events = inspect_recording(file.name, file.load(), reading)
+            drawn += [(one, events)] if len(events) else []
+    if not drawn:
+        return None
+    width, height = (max(size) for size in zip(*(one.sensor for one, _ in drawn if one.sensor), strict=True))
+    _draw(options.path.name, drawn, (width, height), reading, options.out)
+    return options.out
+
+
+def _draw(
+    title: str,
+    recordings: Sequence[tuple[RecordingFacts, Events]],
+    sensor: Size,
+    reading: ReadingSpec,
+    out: Path,
+) -> None:
+    """Writes a picture with the time slices of each recording, row 0 at the top.
 
     Args:
-        cache: The cache.
-        histograms: PNG to draw histograms to, if any.
-        progress: Opens the task of reading.
+        title: Title of the picture.
+        recordings: Facts and events of each.
+        sensor: Width and height to draw.
+        reading: Orientation, and what else the user states.
+        out: Picture to write.
 
     Raises:
-        UsageError: ``histograms`` does not end in .png.
-        CorruptCacheError: A sample fails its checksum.
+        UsageError: The picture would be too large.
+        MachineError: It cannot be written.
     """
-    files.check_picture(histograms, ".png", what="histograms are drawn as .png")
-    with progress(f"reading {cache.path.name}", "samples") as task:
-        statistics = compute_statistics(cache, task.update)
-    classes = tuple(cache.key.fields["classes"])
-    if histograms is not None:
-        from plifctl.report.histograms import draw_histograms
-        from plifctl.report.pictures import save_picture
+    from plifctl.report.pictures import Sample, draw_events, save_picture  # imports matplotlib
 
-        title, details = f"{cache.path.parent.name}/{cache.path.stem}", f"content {cache.content_digest[:12]}"
-        save_picture(draw_histograms(title, details, statistics, classes), histograms)
-    facts: dict[str, Any] = {
-        "path": str(cache.path),
-        "bytes": cache.path.stat().st_size,
-        "shape": list(cache.shape),
-        "dtype": str(cache.dtype),
-        "compression": cache.compression,
-        "created": cache.created,
-        "made_by": cache.made_by,
-        "verified": cache.verified,
-        "complete": cache.complete_set,
-        "notes": list(cache.notes),
-        "empty_samples": [cache.sample_ids[row] for row in np.flatnonzero(cache.without_events)],
-        "content_digest": cache.content_digest,
-        "key": dict(cache.key.fields),
-    }
-    return CacheDescription(facts, classes, statistics)
-
-
-def select_rows(cache: Cache, dataset: DatasetSpec, selection: SampleSelection) -> list[int]:
-    """Returns the rows of the selected samples, at least one.
-
-    Raises:
-        UsageError: Unknown sample or class, no sample fits, or more than MAX_SAMPLES.
-    """
-    if selection.sample is not None:
-        if selection != SampleSelection(selection.sample):
-            raise UsageError("--sample names one sample: without --split, --label, --each-class and --count")
-        return [_find_row(cache, selection.sample)]
-    wanted = np.ones(len(cache.labels), bool)
-    if selection.split is not None:
-        wanted &= np.array(cache.splits) == selection.split
-    if selection.label is not None:
-        wanted &= cache.labels == _find_class(dataset, selection.label)
-    rows, count = np.flatnonzero(wanted), selection.count
-    if not len(rows):
-        named = {"split": selection.split, "class": selection.label}
-        of = " and ".join(f"{name} {value}" for name, value in named.items() if value is not None)
-        found = " and ".join(dict.fromkeys(cache.splits))
-        raise UsageError(f"{cache.path}: no sample of {of or 'any class'}", hint=f"it has {found} samples")
-    if selection.each_class:
-        labels = cache.labels[rows]
-        rows = np.concatenate([rows[labels == label][:count] for label in np.unique(labels)])
-    else:
-        rows = rows[:count]
-    if len(rows) > MAX_SAMPLES:
-        raise UsageError(f"{len(rows)} samples; at most {MAX_SAMPLES} are drawn at once", hint="a smaller --count")
-    return [int(row) for row in rows]
-
-
-def _find_class(dataset: DatasetSpec, label: str) -> int:
-    if label in dataset.classes:
-        return dataset.classes.index(label)
-    if label.isdecimal() and int(label) < len(dataset.classes):
-        return int(label)
-    raise UsageError(
-        f"unknown class {label!r}; {dataset.title} has {len(dataset.classes)} classes, by name or number from 0",
-        hint=did_you_mean(label, dataset.classes),
-    )
-
-
-def _find_row(cache: Cache, sample: str) -> int:
-    n = len(cache.sample_ids)
-    if sample in cache.sample_ids:
-        return cache.sample_ids.index(sample)
-    if not sample.isdecimal():
-        raise UsageError(f"{cache.path}: no sample {sample!r}", hint=did_you_mean(sample, cache.sample_ids))
-    if int(sample) >= n:
-        raise UsageError(f"--sample {sample}: the cache has {n} samples, rows 0 to {n - 1}")
-    return int(sample)
-
-
-def _describe_row(cache: Cache, dataset: DatasetSpec, row: int) -> dict[str, Any]:
-    label = int(cache.labels[row])
-    return {
-        "row": row,
-        "id": cache.sample_ids[row],
-        "label": label,
-        "class": dataset.classes[label],
-        "split": cache.splits[row],
-        **({"group": cache.groups[row]} if cache.groups else {}),
-        **{name: int(column[row]) for name, column in cache.counts.items()},
-    }
-
-
-def _load_sample(cache: Cache, entry: dict[str, Any]) -> Sample:
-    from plifctl.report.pictures import Sample
-
-    content = cache.read(np.array([entry["row"]]))[0]
-    number, name = entry["label"], entry["class"]
-    events = entry.get("n_events")
-    details = [] if events is None else [f"{events:,} events" if events else "NO EVENTS: an empty sample"]
-    details += [f"{SPLIT_WORDS[entry['split']]} set"] if len(set(cache.splits)) > 1 else []
-    details += [f"group {entry['group']}"] if entry.get("group") else []
-    return Sample(
-        name=entry["id"],
-        label=f"class {number}" if name == str(number) else f"{name} (class {number})",
-        detail=" · ".join(details),
-        content=content[: entry["n_frames"]] if "n_frames" in entry else content,
-    )
-
-
-def _describe_framing(cache: Cache) -> str:
-    T, frames = cache.shape[1], cache.key.fields["frames"]
-    if T == 1:
-        return "T = 1 frame"
-    slicing = frames["slicing"]
-    how = _SLICING.get(slicing) or _describe_durations(frames)
-    return f"T = {T} frames, {how}; time runs from left to right"
-
-
-def _describe_durations(frames: dict[str, Any]) -> str:
-    """Returns how slices of a fixed duration were cut.
-
-    Example:
-        >>> _describe_durations({"slicing": "duration-first", "duration_us": 20000, "overlap_us": 5000})
-        'the first slices of 20 ms, each beginning 15 ms after the one before'
-    """
-    duration_ms, overlap_ms = frames["duration_us"] / 1000, frames.get("overlap_us", 0) / 1000
-    first = "the first " if frames["slicing"] == "duration-first" else ""
-    if not overlap_ms:
-        return f"{first}slices of {duration_ms:g} ms" if first else f"cut every {duration_ms:g} ms"
-    return f"{first}slices of {duration_ms:g} ms, each beginning {duration_ms - overlap_ms:g} ms after the one before"
-
-
-def _default_name(dataset: str, entries: list[dict[str, Any]], each_class: bool) -> str:
-    if len(entries) > 1:
-        return f"{dataset}-{'each-class' if each_class else f'{len(entries)}-samples'}.png"
-    return f"{dataset}-{entries[0]['id'].replace('/', '-')}.png"
+    width, height = (sensor[1], sensor[0]) if reading.transpose else sensor
+    factor = -(-max(width, height) // MAX_SIDE_DRAWN)
+    samples = []
+    for facts, events in recordings:
+        t, x, y, p = drop_outside(orient_events(events, reading, (2, height, width)), 2, height, width).columns
+        shrunk = Events.from_columns(t, x // factor, y // factor, p)
+        frames = integrate_frames(
+            shrunk, SLICES, "time", -(-height // factor), -(-width // factor), dtype=np.uint32, where=facts.name
+        )
+        duration = f"{len(events):,} events in {(facts.duration_us or 0) / 1e6:,.3g} s"
+        samples.append(Sample(facts.name, facts.format, duration, frames))
+    size = f"{width} × {height} pixels{f', drawn at 1/{factor}' if factor > 1 else ''}"
+    details = f"{size}, row 0 at the top; {SLICES} slices of equal time, from left to right"
+    save_picture(draw_events(title, details, samples), out)

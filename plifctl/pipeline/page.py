@@ -14,7 +14,7 @@ from plifctl.config.choices import OTHER_TABLES, TABLES
 from plifctl.config.lookup import load_registry
 from plifctl.errors import PlifctlError, RunError
 from plifctl.files import stamp
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.page import PageFigure, PageRun, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.runs import (
     Curve,
@@ -125,7 +125,7 @@ class PageSource:
         if state == self._results_state:
             return
         records = load_records(self._runs_dir, self._registry.folders)
-        self._tables = [build_table(name, records, self._registry, self._options, self._runs_dir) for name in _TABLES]
+        self._tables = [fill_table(name, records, self._registry, self._options, self._runs_dir) for name in _TABLES]
         others = [record for record in records if record.origin != "trained"]
         by_name = {(record.origin, record.run): record for record in others}
         curves = load_other_curves(self._runs_dir, self._registry.folders, others)

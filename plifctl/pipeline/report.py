@@ -11,8 +11,7 @@ from plifctl import paths
 from plifctl.config.choices import SELECTION_TABLE, TABLES, ResultOrigin, ResultSource
 from plifctl.config.lookup import load_registry
 from plifctl.errors import RunError, UsageError, check_choice
-from plifctl.report import Table, TableOptions
-from plifctl.report import build_table as fill_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.results import ORIGINS, Results
 from plifctl.report.statement import StatedRun, statement
 from plifctl.report.tables import is_filled_by_runs

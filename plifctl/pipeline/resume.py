@@ -15,7 +15,7 @@ from plifctl.config.lookup import load_experiment
 from plifctl.config.overrides import is_modification, merge_overrides, override_texts
 from plifctl.config.yaml_tree import Origin
 from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
-from plifctl.pipeline.runs import check_run_name
+from plifctl.pipeline.run_name import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
 from plifctl.pipeline.train_options import TrainOptions
 from plifctl.runs import Run, find_run, is_trained

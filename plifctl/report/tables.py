@@ -7,7 +7,7 @@ is empty, and every number has a note on the runs behind it (:mod:`~plifctl.repo
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,9 +17,9 @@ from pydantic import Field, ValidationError
 from plifctl.config.base import Spec
 from plifctl.config.choices import (
     CLAIMS_TABLE,
+    CONVERGENCE_TABLE,
     FAST_TABLE,
     OTHER_TABLES,
-    PAIR_TABLES,
     RUNS_TABLE,
     SELECTION_TABLE,
     SIGNIFICANCE_TABLE,
@@ -99,7 +99,7 @@ class TableOptions:
     runs: frozenset[str] | None = None
 
 
-def build_table(
+def fill_table(
     name: str,
     records: Sequence[ResultRecord],
     registry: Registry,
@@ -122,36 +122,48 @@ def build_table(
     options = options or TableOptions()
     if options.runs is not None:
         records = [record for record in records if record.origin != "trained" or record.run in options.runs]
-    if name in (SELECTION_TABLE, RUNS_TABLE, FAST_TABLE) and options.epochs is not None:
-        raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
-    results = _results(records, registry, options, options.source)
-    if name in (SELECTION_TABLE, RUNS_TABLE):
-        not_in_paper = _not_in_paper(records, registry)
-        if name == RUNS_TABLE:
-            return build_runs_table(records, results.changes, options.source, not_in_paper)
-        shown = [record for record in records if options.runs is None or record.origin == "trained"]
-        return build_selection_table(
-            shown, results.changes, include_modified=options.include_modified, not_in_paper=not_in_paper
-        )
-    if name == CLAIMS_TABLE:
-        authors = _results(records, registry, options, "authors")
-        ours = None if options.source == "authors" else results
-        return _finish(build_claims_table(authors, ours, options.source, runs_dir), results, options)
-    if name == FAST_TABLE:
-        return replace(_finish(build_fast_table(results), results, options), notes=results.notes)
-    if name in PAIR_TABLES:
-        return _build_pair_table(name, results, options, runs_dir)
+    content = _Content(records, registry, options, runs_dir)
+    if (kind := _KINDS.get(name)) is not None:
+        if options.epochs is not None and not kind.can_cut:
+            raise UsageError(f"table {name} has all epochs of every run", hint="leave out --epochs")
+        return kind.build(content)
     files = _files(registry.folders)
     if name not in files:
         raise UsageError(f"unknown table {name!r}", hint=did_you_mean(name, [*files, *OTHER_TABLES]))
-    return _build_reported_table(name, files[name], results, options, {record.experiment for record in records})
+    return _build_reported_table(name, files[name], content)
 
 
-def _build_reported_table(
-    name: str, path: Path, results: Results, options: TableOptions, trained: Collection[str]
-) -> Table:
+@dataclass(frozen=True)
+class _Content:
+    """What :func:`fill_table` fills a table with."""
+
+    records: Sequence[ResultRecord]
+    registry: Registry
+    options: TableOptions
+    runs_dir: Path | None
+
+    def results(self, source: ResultSource | None = None) -> Results:
+        """Returns what finds the runs of a source; None: of the one in the options."""
+        options = self.options
+        return Results(
+            self.records,
+            self.registry,
+            source or options.source,
+            include_modified=options.include_modified,
+            epochs=options.epochs,
+        )
+
+    def not_in_paper(self) -> set[str]:
+        """Returns the experiments of the records whose accuracy only the authors' logs have."""
+        known = {record.experiment for record in self.records} & set(self.registry.experiments())
+        reported = {name: self.registry.experiment(name).spec.reported for name in known}
+        return {name for name, accuracy in reported.items() if accuracy is not None and not accuracy.in_paper}
+
+
+def _build_reported_table(name: str, path: Path, content: _Content) -> Table:
     """Returns the table of a file, with the numbers that were reported and those from runs."""
-    reported, words = _read(path, results.registry), SOURCE_WORDS[options.source]
+    results, options = content.results(), content.options
+    reported, words = _read(path, content.registry), SOURCE_WORDS[options.source]
     rows: list[tuple[Cell, ...]] = []
     entries: list[Entry] = []
     for label, row in reported.rows.items():
@@ -170,35 +182,93 @@ def _build_reported_table(
         tuple(entries),
         results.notes,
         (
-            *_unknown_experiments(path, reported, results.registry, trained),
+            *_unknown_experiments(path, reported, content.registry, {record.experiment for record in content.records}),
             *_warn_of_epochs(entries, options),
             *describe_left_out(results.left_out),
         ),
     )
 
 
-def _build_pair_table(name: str, results: Results, options: TableOptions, runs_dir: Path | None) -> Table:
-    """Returns a table that compares experiments in pairs, with the notes of its runs."""
-    if name == SIGNIFICANCE_TABLE:
-        table = build_significance_table(results, runs_dir)
-    else:
-        table = build_speed_table(results) if name == SPEED_TABLE else build_convergence_table(results)
-    return replace(_finish(table, results, options), notes=results.notes)
+def _build_claims(content: _Content) -> Table:
+    source, authors = content.options.source, content.results("authors")
+    ours = None if source == "authors" else content.results()
+    table = build_claims_table(authors, ours, source, content.runs_dir)
+    return _finish(table, content.options, *filter(None, (authors, ours)))
 
 
-def _results(
-    records: Sequence[ResultRecord], registry: Registry, options: TableOptions, source: ResultSource
-) -> Results:
-    """Returns what finds the runs of a source."""
-    return Results(records, registry, source, include_modified=options.include_modified, epochs=options.epochs)
+def _build_selection(content: _Content) -> Table:
+    """Returns the table of the runs of all sources; of chosen runs, of these alone."""
+    options = content.options
+    return build_selection_table(
+        [record for record in content.records if options.runs is None or record.origin == "trained"],
+        content.results().changes,
+        include_modified=options.include_modified,
+        not_in_paper=content.not_in_paper(),
+    )
 
 
-def _finish(table: Table, results: Results, options: TableOptions) -> Table:
-    """Returns a table with the epochs in its caption, and the runs that are left out."""
+def _build_significance(content: _Content) -> Table:
+    results = content.results()
+    return _with_notes(build_significance_table(results, content.runs_dir), content.options, results)
+
+
+def _build_speed(content: _Content) -> Table:
+    results = content.results()
+    return _with_notes(build_speed_table(results), content.options, results)
+
+
+def _build_convergence(content: _Content) -> Table:
+    results = content.results()
+    return _with_notes(build_convergence_table(results), content.options, results)
+
+
+def _build_fast(content: _Content) -> Table:
+    results = content.results()
+    return _with_notes(build_fast_table(results), content.options, results)
+
+
+def _build_runs(content: _Content) -> Table:
+    return build_runs_table(content.records, content.results().changes, content.options.source, content.not_in_paper())
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A table that has no file.
+
+    Attributes:
+        build: Returns it.
+        filled_by_runs: It has cells for the results of runs of one source.
+        can_cut: It can count the first epochs of runs alone.
+    """
+
+    build: Callable[[_Content], Table]
+    filled_by_runs: bool = True
+    can_cut: bool = True
+
+
+_KINDS = {
+    CLAIMS_TABLE: _Kind(_build_claims),
+    SELECTION_TABLE: _Kind(_build_selection, filled_by_runs=False, can_cut=False),
+    SIGNIFICANCE_TABLE: _Kind(_build_significance),
+    SPEED_TABLE: _Kind(_build_speed),
+    CONVERGENCE_TABLE: _Kind(_build_convergence),
+    FAST_TABLE: _Kind(_build_fast, can_cut=False),
+    RUNS_TABLE: _Kind(_build_runs, filled_by_runs=False, can_cut=False),
+}
+
+
+def _with_notes(table: Table, options: TableOptions, results: Results) -> Table:
+    """Returns a finished table with the notes of its runs."""
+    return replace(_finish(table, options, results), notes=results.notes)
+
+
+def _finish(table: Table, options: TableOptions, *counted: Results) -> Table:
+    """Returns a table with the epochs in its caption, and the runs of every source that are left out."""
+    left_out = {run: why for results in counted for run, why in results.left_out.items()}
     return replace(
         table,
         caption=table.caption + _first_epochs(options),
-        warnings=(*table.warnings, *describe_left_out(results.left_out)),
+        warnings=(*table.warnings, *describe_left_out(left_out)),
     )
 
 
@@ -215,22 +285,15 @@ def _first_epochs(options: TableOptions) -> str:
     return f", of the first {'epoch' if options.epochs == 1 else f'{options.epochs} epochs'}"
 
 
-def _not_in_paper(records: Sequence[ResultRecord], registry: Registry) -> set[str]:
-    """Returns the experiments of records whose accuracy only the authors' logs have."""
-    known = {record.experiment for record in records} & set(registry.experiments())
-    reported = {name: registry.experiment(name).spec.reported for name in known}
-    return {name for name, accuracy in reported.items() if accuracy is not None and not accuracy.in_paper}
-
-
 def _measures_runs(reported: _ReportedTable) -> bool:
     return any(measure and measure not in OF_NETWORKS for measure in reported.columns.values())
 
 
 def is_filled_by_runs(name: str, registry: Registry) -> bool:
     """Returns whether a table has cells for the results of runs of one source."""
+    if (kind := _KINDS.get(name)) is not None:
+        return kind.filled_by_runs
     files = _files(registry.folders)
-    if name in (CLAIMS_TABLE, FAST_TABLE, *PAIR_TABLES):
-        return True
     return name in files and _measures_runs(_read(files[name], registry))
 
 

@@ -22,7 +22,7 @@ from plifctl.config.overrides import fold_overrides, is_modification, override_k
 from plifctl.config.registry import Registry
 from plifctl.config.sweep import MAX_RUNS, SweepSpec
 from plifctl.errors import UsageError
-from plifctl.report import build_table
+from plifctl.report import fill_table
 
 _MAX_NAME = 150  # of the 255 bytes of a file name
 _MAX_VALUE = 12
@@ -87,7 +87,7 @@ def _pairs(spec: SweepSpec, registry: Registry) -> Iterator[tuple[str, Protocol]
     """Yields each experiment with each of its protocols."""
     found: dict[tuple[str, Protocol], None] = {}
     for name in spec.tables:
-        table = build_table(name, (), registry)  # without results: only what it asks for
+        table = fill_table(name, (), registry)  # without results: only what it asks for
         asked = [(e.experiment, e.protocol) for e in table.entries if e.experiment is not None and e.protocol]
         if not asked:
             raise UsageError(f"table {table.name}: no experiment fills it", hint="e.g. --table 4")

@@ -14,6 +14,8 @@ import torch
 from demo_runs import FIRING, prepare_gestures
 from factories import make_run
 
+from plifctl.evaluation.latency import summarize_steps
+from plifctl.pipeline.evaluate import EvaluateOptions, evaluate
 from plifctl.runs import list_runs, load_spikes
 from plifctl.runs.records import record_text
 
@@ -36,6 +38,26 @@ def trained(plifctl: Plifctl, made_once: Callable[..., None]) -> Plifctl:
     """The command line with a run of the demo of one epoch."""
     made_once(train_demo)
     return plifctl
+
+
+def test_evaluate_returns_the_objects_that_the_json_is_made_of(trained: Plifctl, places: Path) -> None:
+    result = evaluate(EvaluateOptions("last", layer_times=0.1, record_spikes=2, device="cpu"))
+    assert result.operations is not None
+    assert result.layer_times is not None
+    assert result.kept_predictions is not None
+    assert result.spikes is not None
+    assert (result.kept_predictions.equal, result.kept_predictions.different) == (11, ())
+    tree = json.loads(json.dumps(result.to_json()))
+    assert tree["operations"]["energy_estimate_joule"] == result.operations.energy > 0
+    assert tree["operations"]["total"]["dense"] == sum(layer.dense for layer in result.operations.layers)
+    assert tree["layer_times"]["layers"][0]["dense_seconds"] == result.layer_times.layers[0].dense
+    assert tree["latency"]["wrong_at_the_end"] == result.latency.wrong_at_end
+    stable = summarize_steps(result.latency.stable_from)
+    assert tree["latency"]["right_from"] == (None if stable is None else vars(stable))
+    assert tree["spikes"] == vars(result.spikes)
+    changed = evaluate(EvaluateOptions("last", operations=0, layer_times=0.0, tau="no-memory", device="cpu"))
+    assert changed.differences is not None
+    assert changed.to_json()["differences"] == vars(changed.differences)
 
 
 def test_eval_prints_accuracy_latency_operations_and_energy(trained: Plifctl) -> None:

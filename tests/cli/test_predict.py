@@ -21,7 +21,8 @@ import plifctl as library
 from plifctl.config.lookup import load_experiment
 from plifctl.data.events import EVENT
 from plifctl.errors import Interrupted, OutOfMemoryError
-from plifctl.pipeline.predict import Model, load_model, read_events
+from plifctl.pipeline.model_inputs import read_events
+from plifctl.pipeline.predict import Model, load_model
 
 Plifctl = Callable[..., Any]
 

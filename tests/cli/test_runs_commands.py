@@ -256,7 +256,7 @@ class TestRemove:
                 raise UsageError("being trained")
             remove_run(run)
 
-        monkeypatch.setattr("plifctl.pipeline.runs.remove_run", fail)
+        monkeypatch.setattr("plifctl.pipeline.run_files.remove_run", fail)
         result = plifctl("runs", "rm", first.name, second.name, "--yes", *["--json"] * as_json)
         assert (result.code, first.path.exists(), second.path.exists()) == (2, False, True)
         assert f"removed: {first.name}, " in (result.err if as_json else result.out)

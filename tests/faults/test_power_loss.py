@@ -13,7 +13,8 @@ import pytest
 from faults.power_loss import Moment, Recording, recording, restore
 
 from plifctl.cache.catalogue import verify_cache
-from plifctl.pipeline.runs import list_entries, verify_runs
+from plifctl.pipeline.run_files import verify_runs
+from plifctl.pipeline.runs import list_entries
 from plifctl.runs import list_runs, load_checkpoint
 
 Plifctl = Callable[..., Any]

@@ -141,7 +141,8 @@ def test_commands_that_look_after_runs_import_no_torch() -> None:
     import subprocess
     import sys
 
-    modules = ["cli.runs", "cli.sweep", "pipeline.runs", "pipeline.new", "pipeline.missing", "sweep.dry_run"]
+    of_runs = ["cli.runs", "pipeline.runs", "pipeline.compare_runs", "pipeline.run_files", "pipeline.external_runs"]
+    modules = [*of_runs, "cli.sweep", "pipeline.new", "pipeline.missing", "sweep.dry_run"]
     code = (
         "import importlib, sys\n"
         f"for name in {modules}:\n"

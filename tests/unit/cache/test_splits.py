@@ -18,7 +18,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.data.datasets.base import EventCounts, Sample
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline.dataset import CachedDataset
-from plifctl.pipeline.inspect import SampleSelection, select_rows
+from plifctl.pipeline.samples import SampleSelection, select_rows
 from plifctl.report.histograms import plot_histograms
 
 pytestmark = pytest.mark.usefixtures("places")

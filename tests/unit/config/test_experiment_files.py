@@ -14,7 +14,7 @@ from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.exchange.lookup import zoo_folders
 from plifctl.pipeline.init_data import init_data
-from plifctl.pipeline.inspect_raw import InspectOptions
+from plifctl.pipeline.inspect import InspectOptions
 from plifctl.pipeline.new import write_experiment
 
 

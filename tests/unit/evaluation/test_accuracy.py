@@ -92,8 +92,8 @@ def test_count_operations_after_layers_without_neurons_counts_macs(between: str)
 
 def test_energy_is_that_of_the_assumptions() -> None:
     found = count_operations(network(), frames().split(3), 5)
-    macs, acs = found.total("effective_macs"), found.total("effective_acs")
+    macs, acs = found.total.effective_macs, found.total.effective_acs
     assert macs > 0
     assert acs > 0
     assert found.energy == pytest.approx(1e-12 * (4.6 * macs + 0.9 * acs))
-    assert found.dense_energy == pytest.approx(1e-12 * PICOJOULES["MAC"] * found.total("dense"))
+    assert found.dense_energy == pytest.approx(1e-12 * PICOJOULES["MAC"] * found.total.dense)

@@ -1,8 +1,9 @@
 """Latency of decisions, by hand."""
 
 import numpy as np
+import pytest
 
-from plifctl.evaluation.latency import measure_latency
+from plifctl.evaluation.latency import StepStatistics, measure_latency, summarize_steps
 
 
 def test_measure_latency_hand_computed_steps() -> None:
@@ -17,3 +18,8 @@ def test_measure_latency_never_correct_is_counted() -> None:
     found = measure_latency(np.zeros((3, 2), int), np.ones(2, int))
     assert (found.first_correct.size, found.stable_from.size) == (0, 0)
     assert (found.never_correct, found.wrong_at_end) == (2, 2)
+
+
+def test_summarize_steps_has_mean_and_percentiles() -> None:
+    assert summarize_steps(np.arange(1, 101)) == StepStatistics(50.5, 50.5, pytest.approx(90.1), pytest.approx(99.01))
+    assert summarize_steps(np.array([], int)) is None

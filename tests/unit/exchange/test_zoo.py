@@ -48,7 +48,7 @@ def test_demo_is_reproduced_on_recordings_simulated_here(places: Path) -> None:
     result = plifctl.evaluate("zoo:demo", operations=0, layer_times=0)
     assert result.reproduced
     assert result.kept_predictions is not None
-    assert result.kept_predictions["equal"] == 110
+    assert result.kept_predictions.equal == 110
 
 
 @pytest.mark.long

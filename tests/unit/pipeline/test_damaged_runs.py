@@ -8,7 +8,8 @@ from factories import make_run
 
 from plifctl.errors import RunError
 from plifctl.pipeline.page import PageSource
-from plifctl.pipeline.runs import find_removable, list_entries, verify_runs
+from plifctl.pipeline.run_files import find_removable, verify_runs
+from plifctl.pipeline.runs import list_entries
 from plifctl.runs import curve_of_run
 
 pytestmark = pytest.mark.usefixtures("places")

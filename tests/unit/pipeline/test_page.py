@@ -10,9 +10,10 @@ from factories import made_record, make_run
 
 from plifctl.errors import UsageError
 from plifctl.pipeline import page
+from plifctl.pipeline.external_runs import import_logs
 from plifctl.pipeline.page import PageSource, write_report_page
 from plifctl.pipeline.report import build_table
-from plifctl.pipeline.runs import import_logs, list_entries
+from plifctl.pipeline.runs import list_entries
 from plifctl.runs import Predictions
 from plifctl.runs.changes import CHANGED_SINCE
 from plifctl.runs.documents import add_checksum

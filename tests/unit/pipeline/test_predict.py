@@ -15,6 +15,7 @@ from untrained import SHAPE, event_spec, image_spec, make_model
 
 from plifctl.data.events import EVENT, Events
 from plifctl.errors import RawDataError, UsageError
+from plifctl.pipeline import model_inputs
 from plifctl.pipeline import predict as predict_module
 from plifctl.pipeline.predict import Model
 from plifctl.training.batches import BatchLoader
@@ -288,7 +289,7 @@ class TestWindows:
     def test_windows_are_counted_as_they_are_yielded(
         self, model: Model, monkeypatch: pytest.MonkeyPatch, window: int, stride: int, last: int
     ) -> None:
-        monkeypatch.setattr(predict_module, "MAX_EMPTY_WINDOWS", 10)
+        monkeypatch.setattr(model_inputs, "MAX_EMPTY_WINDOWS", 10)
         events = draw_events(2)
         events["t"] = (0, last)
         assert len(list(model.window_inputs(events, window, stride))) == 10
@@ -301,7 +302,7 @@ class TestWindows:
     ) -> None:
         np.save(tmp_path / "a.npy", draw_events(4000))
         calls = {"decode": 0, "frame": 0}
-        decode, frame = predict_module.decode_recording, predict_module.count_frames
+        decode, frame = model_inputs.decode_recording, model_inputs.count_frames
 
         def counted(name: str, function: Any) -> Any:
             def call(*arguments: Any, **options: Any) -> Any:
@@ -310,8 +311,8 @@ class TestWindows:
 
             return call
 
-        monkeypatch.setattr(predict_module, "decode_recording", counted("decode", decode))
-        monkeypatch.setattr(predict_module, "count_frames", counted("frame", frame))
+        monkeypatch.setattr(model_inputs, "decode_recording", counted("decode", decode))
+        monkeypatch.setattr(model_inputs, "count_frames", counted("frame", frame))
         windows = model.predict_windows(tmp_path / "a.npy", 0.01)
         next(windows)
         assert calls == {"decode": 1, "frame": predict_module.BATCH}

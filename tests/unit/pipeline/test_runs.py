@@ -9,16 +9,12 @@ import pytest
 from factories import make_run
 
 from plifctl.errors import DamagedFileError, UsageError
+from plifctl.pipeline import run_files
 from plifctl.pipeline import runs as pipeline
-from plifctl.pipeline.runs import (
-    compare_runs,
-    describe_run,
-    find_removable,
-    import_logs,
-    list_entries,
-    remove_folders,
-    verify_runs,
-)
+from plifctl.pipeline.compare_runs import compare_runs
+from plifctl.pipeline.external_runs import import_logs
+from plifctl.pipeline.run_files import find_removable, remove_folders, verify_runs
+from plifctl.pipeline.runs import describe_run, list_entries
 from plifctl.runs import RunRecorder, directory, external_folders, list_runs
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -69,7 +65,7 @@ def test_list_entries_leaves_out_runs_that_are_removed_meanwhile(
 def test_find_removable_of_several_names_lists_the_runs_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [make_run(tmp_path / "runs", name=name).name for name in ("first", "second", "third")]
     calls = []
-    for module in (pipeline, directory):
+    for module in (run_files, directory):
         monkeypatch.setattr(module, "list_runs", lambda folder: calls.append(folder) or list_runs(folder))
     assert [path.name for path in find_removable([name[:4] for name in names])] == names
     assert len(calls) == 1

@@ -16,7 +16,7 @@ from factories import made_control, made_record
 
 from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
-from plifctl.report import Table, TableOptions, build_table, pairs
+from plifctl.report import Table, TableOptions, fill_table, pairs
 from plifctl.report.claims import CLAIMS, verdict
 from plifctl.report.evidence import Evidence, Finding, Outcome
 from plifctl.report.results import Results
@@ -54,7 +54,7 @@ def findings(claim: str, *records: ResultRecord, source: Any = "mine") -> dict[s
 
 
 def table(*records: ResultRecord, **options: Any) -> Table:
-    return build_table("claims", records, registry(), TableOptions(**options))
+    return fill_table("claims", records, registry(), TableOptions(**options))
 
 
 def seeds(variant: str, *accuracies: float) -> list[ResultRecord]:
@@ -279,7 +279,7 @@ def test_a_third_tau_is_a_comparison_of_its_own_or_none(tmp_path: Path) -> None:
         accuracy, learnt = tau[value] if neuron == "lif" else 0.97, ((3.0,),) if neuron == "plif" else ((),)
         values = {"experiment": name, "run": name, "digest": known.experiment(name).spec.digest}
         runs.append(run("plif", (accuracy,), tau=learnt).model_copy(update=values))
-    rows = build_table("claims", runs, known, TableOptions()).rows
+    rows = fill_table("claims", runs, known, TableOptions()).rows
     assert rows[1][4].startswith("Yes: N-MNIST: LIF −57.00, PLIF +0.00")  # the rule names τ = 2 and 16
     assert rows[1][5].startswith("holds only for N-MNIST (")  # other data sets have no runs
     ratios = "Yes: N-MNIST{}: ratio 2.00 to 1.00, at most 1.00"
@@ -433,8 +433,9 @@ def test_verdict_on_short_runs_of_a_part_of_the_samples_says_what_they_lack() ->
 
 
 def test_verdict_on_runs_of_the_short_training_says_so() -> None:
-    digests = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec.digest for v in ("plif", "lif")}
-    found = table(*(run(v, (0.9,) * 32, recipe="fast", digest=digest) for v, digest in digests.items()))
+    specs = {v: registry().experiment(f"nmnist-{v}", recipe="fast").spec for v in ("plif", "lif")}
+    runs = (run(v, (0.9,) * s.train.epochs, recipe="fast", digest=s.digest) for v, s in specs.items())
+    found = table(*runs)
     assert found.rows[0][4:] == (
         "Open: N-MNIST, τ = 2: +0.00, p = 1.00 fast",
         "not supported (one seed each; fast; training version 1)",
@@ -482,3 +483,12 @@ def test_claims_of_the_first_epochs_cut_the_authors_runs_too(authors: list[Resul
     found = table(*authors, source="authors", epochs=4)
     assert "of the first 4 epochs" in found.caption
     assert "ratio 8.00 to 3.59" in found.rows[4][2]
+
+
+@pytest.mark.parametrize("source", ["mine", "authors"])
+def test_claims_name_the_left_out_runs_of_both_sides(source: Any) -> None:
+    theirs = run("plif", (0.9,), run="their-log", origin="authors", overrides=("T=4",))
+    ours = run("plif", (0.9,), run="our-run", origin="trained", overrides=("T=4",))
+    warnings = "\n".join(table(theirs, ours, source=source).warnings)
+    assert "their-log" in warnings
+    assert ("our-run" in warnings) == (source == "mine")

@@ -15,7 +15,7 @@ from plifctl.cli.tables import table_text
 from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import training_operations
 from plifctl.pipeline.figures import draw_figures
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.fast import find_fast_results
 from plifctl.report.figures import FIGURE_KINDS, Figure, figure_style
 from plifctl.report.results import Results
@@ -35,7 +35,7 @@ SESSIONS = tuple(
 
 
 def build(*records: ResultRecord, **options: Any) -> Table:
-    return build_table("fast", records, registry(), TableOptions(**options))
+    return fill_table("fast", records, registry(), TableOptions(**options))
 
 
 def shown(table: Table) -> list[dict[str, str]]:

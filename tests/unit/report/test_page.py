@@ -18,7 +18,7 @@ import pytest
 from plifctl import files
 from plifctl.config.choices import PROTOCOL_ACCURACY
 from plifctl.errors import UsageError
-from plifctl.report import build_table, page
+from plifctl.report import fill_table, page
 from plifctl.report.page import PageFigure, RunFacts, build_page_data, create_server, page_run, write_page
 from plifctl.report.page import server as server_module
 from plifctl.report.page.build import embed_json, render_page
@@ -230,7 +230,7 @@ def test_write_page_reads_the_beginning_of_the_one_before(tmp_path: Path, monkey
 def test_page_data_of_table_has_its_cells() -> None:
     from plifctl.config.lookup import load_registry
 
-    table = build_table("4", [], load_registry())
+    table = fill_table("4", [], load_registry())
     (found,) = build_page_data([table], [], "1")["tables"]
     assert found["rows"][0][1] == [("94.38", "")]
     assert found["numeric"][:2] == [False, True]

@@ -19,7 +19,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
 from plifctl.paths import registry_dirs
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
 from plifctl.runs import (
@@ -69,7 +69,7 @@ def record(experiment: str = "fashion-mnist-plif", **changes: Any) -> ResultReco
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
-    return build_table(name, records, registry(), TableOptions(**options))
+    return fill_table(name, records, registry(), TableOptions(**options))
 
 
 def selection_table(records: Sequence[ResultRecord], **options: Any) -> Table:
@@ -324,7 +324,7 @@ def test_build_table_with_an_invalid_file_names_it(tmp_path: Path, folder: str) 
     ):
         path.write_text(text)
         with pytest.raises(RegistryError, match=r"table-4.yaml"):
-            build_table("4", [], Registry([*registry_dirs(), tmp_path]))
+            fill_table("4", [], Registry([*registry_dirs(), tmp_path]))
 
 
 def test_build_table_reads_the_folder_of_0_1_0_and_prefers_todays(tmp_path: Path) -> None:
@@ -332,7 +332,7 @@ def test_build_table_reads_the_folder_of_0_1_0_and_prefers_todays(tmp_path: Path
         (tmp_path / folder).mkdir()
         text = f"caption: {folder}\nsource: mine\nours: columns\ncolumns: {{a: , b: accuracy A}}\nrows: {{}}\n"
         (tmp_path / folder / "table-mine.yaml").write_text(text)
-        caption = build_table("mine", [], Registry([*registry_dirs(), tmp_path])).caption
+        caption = fill_table("mine", [], Registry([*registry_dirs(), tmp_path])).caption
         assert caption == f"{folder}; results of protocol A are maxima over test epochs"
 
 
@@ -460,8 +460,8 @@ def test_to_latex_compiles_and_no_table_exceeds_its_page(tmp_path: Path) -> None
     """Every table: bold cells, means ± deviations, τ₀, underscores and worse in names, more notes than fit a page."""
     ours = [record(), record(seed=2, run="run_with_underscores", accuracy=0.9), HOSTILE]
     authors = load_records(tmp_path, registry().folders)
-    tables = [build_table(name, ours, registry()) for name in (*TABLES, *OTHER_TABLES)]
-    tables += [build_table(name, authors, registry(), TableOptions("authors")) for name in (*TABLES, *OTHER_TABLES)]
+    tables = [fill_table(name, ours, registry()) for name in (*TABLES, *OTHER_TABLES)]
+    tables += [fill_table(name, authors, registry(), TableOptions("authors")) for name in (*TABLES, *OTHER_TABLES)]
     body = "\n\\clearpage\n".join(found.to_latex() for found in tables)
     packages = "\\usepackage[utf8]{inputenc}\\usepackage{booktabs,graphicx}"
     text = f"\\documentclass{{article}}{packages}\\begin{{document}}{body}\\end{{document}}"

@@ -12,7 +12,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError
 from plifctl.paths import registry_dirs
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.page import build_page_data
 from plifctl.report.render import is_numeric
 from plifctl.report.results import SOURCES, Results, cut_record
@@ -62,7 +62,7 @@ def authors(*tests: float | None, **changes: Any) -> ResultRecord:
 
 
 def table(name: str, *records: ResultRecord, **options: Any) -> Table:
-    return build_table(name, records, REGISTRY, TableOptions(**options))
+    return fill_table(name, records, REGISTRY, TableOptions(**options))
 
 
 def cell(found: Table, place: tuple[str, str] = PLACE) -> list[tuple[str, float | None]]:
@@ -281,11 +281,11 @@ def test_fold_is_not_shown_as_the_result_of_its_experiment(tmp_path: Path) -> No
         for at in (1, 2)
     ]
     folds[1] = folds[1].model_copy(update={"finished": "2027-01-01T00:00:00Z"})
-    found = build_table("own", folds, registry)
+    found = fill_table("own", folds, registry)
     assert found.rows == [("r", "90.00", "90.00 @1 fold 2 (a)")]
     assert "fold 2 of 5 ONLY: the table runs has the mean of folds" in found.notes["a"]
     assert found.warnings == ("left out: f1: fold 1 of 5: the table runs has the mean of folds",)
-    whole = build_table("own", [*folds, run(0.8, of="hands", run="whole", digest="w" * 64)], registry)
+    whole = fill_table("own", [*folds, run(0.8, of="hands", run="whole", digest="w" * 64)], registry)
     assert whole.rows == [("r", "90.00", "80.00 @1 (a)")]
 
 
@@ -503,7 +503,7 @@ def own_table(folder: Path, measure: str, row: str) -> Registry:
 
 def test_experiment_outside_the_registry_has_epochs_but_no_planned_ones(tmp_path: Path) -> None:
     registry = own_table(tmp_path, "accuracy A", "{cells: ['90.00'], of: hands}")
-    found = build_table("own", [run(0.9, 0.91, of="hands")], registry)
+    found = fill_table("own", [run(0.9, 0.91, of="hands")], registry)
     assert found.rows == [("r", "90.00", "91.00 @2 (a)")]
     assert "; 2 epochs; " in found.notes["a"]
     assert lines(found)[0]["planned_epochs"] == ""
@@ -534,7 +534,7 @@ def test_experiment_outside_the_registry_has_epochs_but_no_planned_ones(tmp_path
 def test_own_table_that_no_number_fits_is_refused(tmp_path: Path, measure: str, row: str, message: str) -> None:
     registry = own_table(tmp_path, measure, row)
     with pytest.raises(RegistryError, match=message) as error:
-        build_table("own", [], registry)
+        fill_table("own", [], registry)
     assert "table-own.yaml" in str(error.value)
     assert check_tables(registry) == error.value.problems
 
@@ -544,9 +544,9 @@ def test_own_table_with_an_unknown_experiment_is_warned_of_until_it_has_runs(
 ) -> None:
     registry = own_table(tmp_path, "accuracy A", "{cells: [''], of: gesture-plf}")
     text = "rows.r, column b: experiment gesture-plf is not in the registry; "
-    (warning,) = build_table("own", [], registry).warnings
+    (warning,) = fill_table("own", [], registry).warnings
     assert text in warning
     assert "did you mean gesture-plif" in warning
-    assert build_table("own", [run(0.9, of="gesture-plf")], registry).warnings == ()
+    assert fill_table("own", [run(0.9, of="gesture-plf")], registry).warnings == ()
     assert check_tables(registry) == []
     assert caplog.messages == [warning]

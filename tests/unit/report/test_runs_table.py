@@ -8,7 +8,7 @@ import pytest
 
 from plifctl.config.lookup import load_registry
 from plifctl.paths import registry_dirs
-from plifctl.report import Table, TableOptions, build_table
+from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.page import build_page_data
 from plifctl.report.page.build import render_page
 from plifctl.report.runs_table import build_runs_table
@@ -205,9 +205,7 @@ def test_runs_table_marks_experiments_that_are_not_in_the_paper() -> None:
 
 
 def test_runs_table_of_the_authors_marks_the_eight_variants_of_their_logs_alone() -> None:
-    table = build_table(
-        "runs", load_records(Path("nowhere"), registry_dirs()), load_registry(), TableOptions("authors")
-    )
+    table = fill_table("runs", load_records(Path("nowhere"), registry_dirs()), load_registry(), TableOptions("authors"))
     marked = [row[0].removesuffix(" *") for row in table.rows if row[0].endswith(" *")]
     others = ("lif", "lif-tau16", "plif-avgpool", "plif-tau16")
     assert marked == [f"{name}-{other}" for name in ("mnist", "nmnist") for other in others]

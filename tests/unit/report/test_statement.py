@@ -3,9 +3,9 @@
 from typing import Any
 
 from plifctl.config.lookup import load_registry
-from plifctl.report.results import CHANGED_SINCE
 from plifctl.report.statement import StatedRun, statement
 from plifctl.runs import ResultRecord, RunData
+from plifctl.runs.changes import CHANGED_SINCE
 from plifctl.runs.sessions import Session
 
 SPEC = load_registry().experiment("nmnist-plif").spec

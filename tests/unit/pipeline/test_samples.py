@@ -13,7 +13,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.data.datasets import open_raw
 from plifctl.data.source import RawSource
 from plifctl.errors import CacheError, UsageError
-from plifctl.pipeline.inspect import (
+from plifctl.pipeline.samples import (
     SampleSelection,
     ShowSampleOptions,
     describe_cache,
