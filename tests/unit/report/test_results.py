@@ -266,12 +266,12 @@ def test_left_out_run_is_named_with_the_reason(other: ResultRecord, reason: str)
 def test_changes_of_a_modified_run_say_whether_the_experiment_was_changed_since() -> None:
     modified = run(0.9, overrides=("train.lr=0.1",))
     results = Results([], REGISTRY)
-    assert results.changes(modified) == ["train.lr=0.1"]
-    assert results.changes(modified.model_copy(update={"digest": None})) == ["train.lr=0.1"]
+    assert results.changes(modified) == ("train.lr=0.1",)
+    assert results.changes(modified.model_copy(update={"digest": None})) == ("train.lr=0.1",)
     since = "the experiment has been changed since"
-    assert results.changes(modified.model_copy(update={"digest": "0" * 64})) == ["train.lr=0.1", since]
+    assert results.changes(modified.model_copy(update={"digest": "0" * 64})) == ("train.lr=0.1", since)
     gone = modified.model_copy(update={"overrides": ("train.gone=1",)})
-    assert results.changes(gone) == ["train.gone=1", since]
+    assert results.changes(gone) == ("train.gone=1", since)
 
 
 def test_fold_is_not_shown_as_the_result_of_its_experiment(tmp_path: Path) -> None:
