@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,20 @@ class TrainedModel:
         if self.run is None:
             return self.test_samples
         return None if self.spec.split.method == "official" else tuple(Run(self.run).split()["test"])
+
+    def seen_samples(self) -> Callable[[str], bool]:
+        """Returns a function that says of a sample of its data set whether it was trained on, or selected by, it.
+
+        Of a file with a list of test samples, all others count as seen; of one without a list, none: nothing is known.
+
+        Raises:
+            RunError: The list of the run is damaged.
+        """
+        if self.run is not None:
+            split = Run(self.run).split()
+            return {*split["train"], *split.get("validation", [])}.__contains__
+        tested = self.test_samples
+        return lambda name: tested is not None and name not in tested
 
     def fold(self) -> TrainedModel:
         """Returns the model with its batch norms folded into the convolutions before them (Sec. 4.1)."""
