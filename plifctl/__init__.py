@@ -160,7 +160,7 @@ def prepare(
 
 
 def dataset(
-    name: str | Path | Experiment | ExperimentSpec | Framing,
+    name: str | Path | Experiment | ExperimentSpec | Framing | Run,
     T: int | None = None,
     split: Part = "train",
     *,
@@ -172,25 +172,29 @@ def dataset(
 
     Args:
         name: Name of a data set or YAML file, as of :func:`prepare`; or an experiment or ``model.spec``: its data set,
-            framed as it says. Parts are those of the official split: a run's own is in its ``split.json``.
-        T: Number of frames; required for event data sets.
-        split: ``train``, ``validation`` or ``test`` of the official split, or ``all``.
+            framed as it says; or a run: that of its experiment, in the run's own split (``split.json``).
+        T: Number of frames; required for event data sets that are named.
+        split: ``train``, ``validation`` or ``test`` of the run, otherwise of the official split; or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
         overrides: Changes to it.
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
     Raises:
-        errors.UsageError: Unknown data set, or T is missing.
-        errors.CacheError: There is no such cache; the hint has the command that builds it.
+        errors.UsageError: Unknown data set, T is missing, or the experiment makes its split when a run begins.
+        errors.CacheError: There is no such cache, or it lacks samples of the run; the hint has the command that builds
+            it.
     """
     from plifctl.config.dataset import Framing
     from plifctl.config.experiment import Experiment, ExperimentSpec
     from plifctl.config.overrides import override_texts
     from plifctl.pipeline.dataset import open_dataset
+    from plifctl.runs import Run
 
     known = name.spec if isinstance(name, Experiment) else name
-    if not isinstance(known, str | Path | Framing | ExperimentSpec):
-        raise errors.UsageError(f"found {name!r:.80}, expected the name of a data set, a YAML file or an experiment")
+    if not isinstance(known, str | Path | Framing | ExperimentSpec | Run):
+        raise errors.UsageError(
+            f"found {name!r:.80}, expected the name of a data set, a YAML file, an experiment or a run"
+        )
     if not isinstance(known, str | Path) and (T is not None or recipe is not None or overrides):
         raise errors.UsageError(
             "T, recipe and overrides are those of the experiment",

@@ -69,6 +69,12 @@ def encode_evt(events: np.ndarray, version: str, *, legacy: bool = False, header
     return header + np.array(words, "<u2" if version == "3.0" else "<u4").tobytes()
 
 
+def metavision_index() -> bytes:
+    """The index that Metavision writes beside a recording: its header and more fields, then places of times."""
+    header = b"% evt 3.0\n% format EVT3;height=720;width=1280\n% bookmark_period_us 2000\n% index_version 2.0\n% end\n"
+    return header + b"".join(struct.pack("<qQI", 2000 * k, 100 + 40 * k, 7) for k in range(50))
+
+
 def encode_npy(array: np.ndarray) -> bytes:
     file = io.BytesIO()
     np.save(file, array)

@@ -69,12 +69,22 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def emit_verdicts(verified: Iterable[tuple[str, Sequence[str]]], *, as_json: bool) -> dict[str, Sequence[str]]:
+def _damaged(problems: Sequence[str]) -> str:
+    return "DAMAGED"
+
+
+def emit_verdicts(
+    verified: Iterable[tuple[str, Sequence[str]]],
+    *,
+    as_json: bool,
+    verdict: Callable[[Sequence[str]], str] = _damaged,
+) -> dict[str, Sequence[str]]:
     """Writes ``NAME: ok``, or ``NAME: DAMAGED`` with every problem, one after the other; or all as one JSON document.
 
     Args:
         verified: Name and problems of each thing that is verified.
         as_json: Write the document.
+        verdict: Returns the word for something with these problems.
 
     Returns:
         The problems by name.
@@ -83,7 +93,7 @@ def emit_verdicts(verified: Iterable[tuple[str, Sequence[str]]], *, as_json: boo
     for name, problems in verified:
         found[name] = problems
         if not as_json:
-            emit("\n  ".join([f"{name}: {'DAMAGED' if problems else 'ok'}", *problems]))
+            emit("\n  ".join([f"{name}: {verdict(problems) if problems else 'ok'}", *problems]))
     if as_json:
         emit_json(found)
     return found

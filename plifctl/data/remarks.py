@@ -29,8 +29,8 @@ _SENTENCES: dict[RemarkKind, str] = {
     "they lie outside the sensor, are marked invalid, or precede the first time of the recording",
     "long": "too long: {recordings}, up to {largest} s; probably the times are in a smaller unit (time_unit:)",
     "short": "too short: {recordings}, less than 1 ms; probably the times are in a larger unit (time_unit:)",
-    "sources": "more than one source of events: only the first was read, {count} left out, in {recordings}; to read "
-    "another, state its number in the data set's YAML (source:)",
+    "sources": "more than one source of events: only the first with events was read, {count} left out, in "
+    "{recordings}; to read another, state its number in the data set's YAML (source:)",
     "triggers": "external triggers were left out: {count}, in {recordings}",
     "images": "words of images and of the motion sensor were left out: {count}, in {recordings}",
     "unknown": "words of an unknown type were left out: {count}, in {recordings}; the file may be damaged",

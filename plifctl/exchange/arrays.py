@@ -15,7 +15,7 @@ plifctl reads both. Both also contain:
 | input_shape, T | ``(C, H, W)`` of a frame or image; number of time steps |
 | mean, std | normalisation of images in units of 0…1, one value per channel; empty if inputs are used as they are |
 | origin | what the weights were converted from, or that a program had them in memory; empty: as plifctl trained them |
-| test_samples | ids of the test samples, of a run that made its own split; else empty; older files lack it |
+| test_samples | ids of the test samples, of a split of the run, or of a label table; else empty; older files lack it |
 | plifctl | the version that wrote the file |
 """
 

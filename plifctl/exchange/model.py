@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ class TrainedModel:
         folded: For each batch norm the convolution it was folded into, None where it was kept; empty if not asked for.
         origin: Where the weights come from, a sentence that begins as :data:`CONVERTED` or :data:`IN_MEMORY`; empty:
             they are as plifctl trained them.
-        test_samples: Ids of the test samples that a file lists, of weights whose run made its own split; None: it lists
-            none.
+        test_samples: Ids of the test samples that a file lists, of weights whose run made its own split, or took that
+            of a label table; None: it lists none.
     """
 
     path: Path
@@ -66,14 +67,32 @@ class TrainedModel:
         return self.origin.startswith(CONVERTED) or f", {CONVERTED}" in self.origin
 
     def listed_test_samples(self) -> tuple[str, ...] | None:
-        """Returns the ids of the test samples that a run with its own split, or a file of it, lists; None: no list.
+        """Returns the ids of the test samples that a run, or a file of it, lists; None: no list.
+
+        A split that the paths of the recordings decide needs none. A label table may be edited, and is treated as a
+        split of the run's own.
 
         Raises:
             RunError: The list of the run is damaged.
         """
         if self.run is None:
             return self.test_samples
-        return None if self.spec.split.method == "official" else tuple(Run(self.run).split()["test"])
+        in_paths = self.spec.split.method == "official" and self.spec.dataset.labels is None
+        return None if in_paths else tuple(Run(self.run).split()["test"])
+
+    def seen_samples(self) -> Callable[[str], bool]:
+        """Returns a function that says of a sample of its data set whether it was trained on, or selected by, it.
+
+        Of a file with a list of test samples, all others count as seen; of one without a list, none: nothing is known.
+
+        Raises:
+            RunError: The list of the run is damaged.
+        """
+        if self.run is not None:
+            split = Run(self.run).split()
+            return {*split["train"], *split.get("validation", [])}.__contains__
+        tested = self.test_samples
+        return lambda name: tested is not None and name not in tested
 
     def fold(self) -> TrainedModel:
         """Returns the model with its batch norms folded into the convolutions before them (Sec. 4.1)."""

@@ -89,7 +89,15 @@ def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progre
     ).with_T(fields["T"])
     source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
     found = differences(fields, key_of(open_raw_reported(framing, source, progress)).fields)
-    return [f"{raw} gives another cache: {describe_differences(found)}"] if found else []
+    return [f"{raw} {_ANOTHER}{describe_differences(found)}"] if found else []
+
+
+_ANOTHER = "gives another cache: "
+
+
+def is_of_other_data(problems: Sequence[str]) -> bool:
+    """Returns whether the only problem of a cache is that the raw data it was compared with are others."""
+    return len(problems) == 1 and _ANOTHER in problems[0]
 
 
 def named_removals(names: Iterable[str], cache_dir: Path) -> list[Removal]:

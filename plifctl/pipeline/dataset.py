@@ -15,13 +15,15 @@ from torch.utils.data import Dataset
 
 from plifctl import paths
 from plifctl.cache import Cache
-from plifctl.config.choices import SPLIT_WORDS, Recipe, Split
+from plifctl.config.choices import SPLIT_WORDS, SPLITS, Recipe, Split
 from plifctl.config.dataset import Framing
 from plifctl.config.experiment import ExperimentSpec
-from plifctl.errors import UsageError, check_choice
+from plifctl.errors import CacheError, UsageError, check_choice, list_names
 from plifctl.pipeline.commands import prepare_command, prepare_command_of
 from plifctl.pipeline.current_cache import find_current_cache
+from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.prepare import PrepareOptions, find_prepared
+from plifctl.runs import Run
 
 Part = Literal["train", "validation", "test", "all"]
 
@@ -36,8 +38,9 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
     Args:
         cache: The cache.
-        split: The official training, validation or test set, or all samples. Where the data have no official split,
-            all samples are ``train``.
+        split: The training, validation or test set, or all samples. Where the data have no official split, all samples
+            are ``train``.
+        splits: The set of each sample of the cache, in its order, empty for those in none; None: the official ones.
 
     Attributes:
         cache: The cache.
@@ -47,14 +50,15 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
         classes: Names of the classes.
     """
 
-    def __init__(self, cache: Cache, split: Part = "train") -> None:
+    def __init__(self, cache: Cache, split: Part = "train", splits: Sequence[str] | None = None) -> None:
         self.cache = cache
         check_choice("split", split, get_args(Part))
-        self.rows = np.array([row for row, name in enumerate(cache.splits) if split in (name, "all")], np.int64)
+        splits = cache.splits if splits is None else splits
+        self.rows = np.array([row for row, name in enumerate(splits) if split in (name, "all")], np.int64)
         if not len(self.rows):
             raise UsageError(
                 f"split: {cache.path} has no {SPLIT_WORDS[cast('Split', split)]} samples",
-                hint="found " + " and ".join(f'split="{name}"' for name in sorted(set(cache.splits))),
+                hint="found " + " and ".join(f'split="{name}"' for name in sorted({*splits} - {""})),
             )
         self.labels = cache.labels[self.rows]
         self.sample_ids = [cache.sample_ids[row] for row in self.rows]
@@ -89,7 +93,7 @@ class CachedDataset(Dataset[tuple[Tensor, int]]):
 
 
 def open_dataset(
-    dataset: str | Path | Framing | ExperimentSpec,
+    dataset: str | Path | Framing | ExperimentSpec | Run,
     T: int | None = None,
     split: Part = "train",
     *,
@@ -100,7 +104,7 @@ def open_dataset(
     """Returns the samples of a data set from its cache; logs the warnings about its data.
 
     Args:
-        dataset: Name in the registry, YAML file, a framing, or an experiment.
+        dataset: Name in the registry, YAML file, a framing, an experiment, or a run, whose split is taken.
         T: Number of frames; needed for event data sets that are named.
         split: ``train``, ``validation``, ``test``, or ``all``.
         recipe: Recipe of framing; None: of the file, or ``paper``.
@@ -108,10 +112,15 @@ def open_dataset(
         cache_dir: Cache directory; None: PLIFCTL_CACHE_DIR, or the default one.
 
     Raises:
-        UsageError: Unknown data set, T is missing, or the data set has no such split.
-        CacheError: There is no such cache; the hint has the command that builds it.
+        UsageError: Unknown data set, T is missing, the data set has no such split, or the experiment makes its own when
+            a run begins.
+        CacheError: There is no such cache, with the command that builds it as the hint; or it lacks samples of the run.
     """
+    if isinstance(dataset, Run):
+        cache = experiment_cache(dataset.config().spec, cache_dir, content=dataset.content_digest, run=dataset)
+        return CachedDataset(cache, split, _splits_of(dataset, cache))
     if isinstance(dataset, ExperimentSpec):
+        _refuse_own_split(dataset, split)
         command = prepare_command_of(dataset, cache_dir=cache_dir)
         cache = find_current_cache(dataset.framing, cache_dir or paths.cache_dir(), prepare=command)
     elif isinstance(dataset, Framing):
@@ -122,3 +131,30 @@ def open_dataset(
     for note in cache.notes:
         _log.warning(note)
     return CachedDataset(cache, split)
+
+
+def _refuse_own_split(spec: ExperimentSpec, split: Part) -> None:
+    """Raises UsageError for a part of an experiment that makes its own split: all its samples would be ``train``."""
+    if spec.split.method != "official" and split != "all":
+        raise UsageError(
+            f"split={split!r}: {spec.name} makes its split when a run begins (split.method {spec.split.method})",
+            hint='plifctl.dataset(run, split="train") has the samples that the run trained on\n'
+            'split="all" has all samples, those that a run is tested on among them',
+        )
+
+
+def _splits_of(run: Run, cache: Cache) -> list[str]:
+    """Returns the set in which a run has each sample of a cache; empty for samples that it does not use.
+
+    Raises:
+        CacheError: Samples of the run are missing.
+    """
+    tree = run.split()
+    part_of = {name: part for part in SPLITS for name in tree.get(part, ())}
+    if missing := part_of.keys() - set(cache.sample_ids):
+        raise CacheError(
+            f"{cache.path}: {len(missing)} of the {len(part_of)} samples of {run.name} are missing: "
+            f"{list_names(sorted(missing), 3)}",
+            hint="prepare the recordings that it was trained on",
+        )
+    return [part_of.get(name, "") for name in cache.sample_ids]

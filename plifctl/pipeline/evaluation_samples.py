@@ -143,13 +143,15 @@ def open_samples(
     place, placement_reason = choose_placement(cache.nbytes, device, data_in)
     _log.info(placement_reason)
     loader = BatchLoader(cache, trained.spec, device, data_in=place)
-    return EvaluationSamples(trained, cache, loader, _rows(trained, kept, cache), kept)
+    rows = _rows(trained, kept, cache)
+    _warn_of_changes(trained, cache, content)
+    return EvaluationSamples(trained, cache, loader, rows, kept)
 
 
 def _rows(trained: TrainedModel, kept: Evidence, cache: Cache) -> np.ndarray:
-    """Returns the rows to test on: those of the test samples that a folder, or a run or file with an own split, lists.
+    """Returns the rows to test on: those of the test samples that a folder, or a run or file, lists.
 
-    Of recordings that have changed, the experiment would choose others, which the run may have been trained on.
+    Of recordings or a table that have changed, the experiment would choose others, which it may have been trained on.
 
     Raises:
         CacheError: The cache lacks some of them, or there is no list of them and the recordings have changed.
@@ -169,10 +171,39 @@ def _rows(trained: TrainedModel, kept: Evidence, cache: Cache) -> np.ndarray:
 
 
 def _listed_samples(trained: TrainedModel, kept: Evidence) -> Sequence[str] | None:
-    """Returns the ids of the test samples of a folder, or of a run or file with an own split; None: not listed."""
+    """Returns the ids of the test samples of a folder, or of a run or file that lists them; None: not listed."""
     if trained.run is None and kept.predictions is not None:
         return kept.predictions.sample_ids
     return trained.listed_test_samples()
+
+
+def _warn_of_changes(trained: TrainedModel, cache: Cache, content: str | None) -> None:
+    """Logs what has changed in a table of labels since the training, so far as it matters for a test.
+
+    Args:
+        trained: The network.
+        cache: The cache that it is tested on.
+        content: Content digest of the cache that it was trained on; None: another one is expected.
+    """
+    labels, name = trained.spec.dataset.labels, (trained.run or trained.path).name
+    if trained.run is not None and labels is not None and trained.spec.split.method == "official":
+        has_seen, tested = trained.seen_samples(), np.flatnonzero(cache.is_test)
+        if moved := [sample for row in tested if has_seen(sample := cache.sample_ids[row])]:
+            _log.warning(
+                "%s was trained on, or selected by, %d samples that are test samples now: %s; it is tested on those "
+                "of its own split",
+                name,
+                len(moved),
+                list_names(moved, 3),
+            )
+    has_windows = labels is not None and (labels.start, labels.end) != (None, None)
+    if labels is not None and has_windows and content not in (None, cache.content_digest):
+        _log.warning(
+            "samples are named by the places of their lines in %s: if lines were added or removed since %s was "
+            "trained, it is tested on samples that it was trained on",
+            labels.file,
+            name,
+        )
 
 
 def _refuse_unlisted(trained: TrainedModel, cache: Cache) -> None:

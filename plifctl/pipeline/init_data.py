@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     reading = read_overrides(options.overrides)
     facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
+    _check_names(folder, [*facts.layout.classes, *(facts.labels.classes if facts.labels is not None else ())])
     suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory(), reading)
     values = {value.key: value.value for value in suggestion.values}
     comments = {value.key: value.comment for value in suggestion.values if value.comment}
@@ -70,6 +71,14 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     with files.machine_errors(path):
         files.write_text(path, text)
     return WrittenExperiment(path, values, comments, suggestion.notes)
+
+
+def _check_names(folder: Path, names: Sequence[str]) -> None:
+    """Raises RawDataError if the name of a class cannot be written into a YAML file: the file is UTF-8."""
+    for name in names:
+        if any("\ud800" <= character <= "\udfff" for character in name):
+            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+            raise RawDataError(f"{folder}: {shown}: the name of a class folder is not UTF-8", hint="rename the folder")
 
 
 def _relative(folder: Path) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -25,14 +26,21 @@ class StartWeights:
     Attributes:
         taken: Tensors by their name in the state dict.
         source: Where they come from.
+        has_seen: Returns whether the network was trained on, or selected by, a sample of the data set to train on.
     """
 
     taken: dict[str, Tensor] = field(repr=False)
     source: StartedFrom
+    has_seen: Callable[[str], bool] = field(repr=False)
+
+    def for_split(self, test: Iterable[str], validation: Iterable[str]) -> StartWeights:
+        """Returns them with the numbers of test and validation samples, by their ids, that the network has seen."""
+        counts = {"seen_test": sum(map(self.has_seen, test)), "seen_validation": sum(map(self.has_seen, validation))}
+        return replace(self, source=self.source.model_copy(update=counts))
 
 
 def describe_start(source: StartedFrom | None) -> list[str]:
-    """Returns which weights a training takes and which begin anew, a line each; empty if all are drawn."""
+    """Returns which weights a training takes, which begin anew, and what they have seen; empty if all are drawn."""
     if source is None:
         return []
     taken, anew = source.taken, source.anew
@@ -40,7 +48,7 @@ def describe_start(source: StartedFrom | None) -> list[str]:
     lines += [f"begin anew: {describe_layers(anew, (*taken, *anew))}"] if anew else []
     if source.unused:
         lines.append(f"not used: {describe_layers(source.unused, (*taken, *anew, *source.unused))}")
-    return lines
+    return [*lines, *filter(None, [source.describe_seen()])]
 
 
 def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> StartWeights:
@@ -69,7 +77,13 @@ def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> Start
         anew=matched.anew,
         unused=matched.unused,
     )
-    return StartWeights(matched.taken, described)
+    same_samples = trained.spec.dataset.name == spec.dataset.name
+    return StartWeights(matched.taken, described, trained.seen_samples() if same_samples else _unseen)
+
+
+def _unseen(name: str) -> bool:
+    """Whether a sample of another data set was trained on."""
+    return False
 
 
 def _epoch_and_accuracy(trained: TrainedModel) -> tuple[int | None, float | None]:

@@ -8,7 +8,7 @@ import re
 import shlex
 import statistics
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,6 +47,7 @@ _BATCH = 16  # the paper's
 _MEMORY_SHARE = 0.5  # of a training step; samples, weights and other programs need memory, too
 _LONG_US = 1_000_000  # recordings from here on have 20 frames, as DVS128 Gesture; shorter ones 10, as N-MNIST
 _UNITS: dict[TimeUnit, float] = {"s": 1e6, "ms": 1e3, "us": 1.0}  # µs, the largest first
+_WITH_UNIT = ("numpy .npy", "numpy .npz", "HDF5", "text")  # the formats whose times time_unit changes
 _GROUPS = [
     re.compile(rf"((?:{words}|(?<![a-z])(?:{short}))[-_]?)\d+", re.IGNORECASE)
     for words, short in ((PERSON, PERSON_SHORT), (SESSION, SESSION_SHORT))
@@ -121,7 +122,7 @@ def suggest_experiment(
         Value("dataset.layout", facts.layout.name),
         Value("dataset.kind", "events"),
         shape,
-        Value("dataset.classes", classes, "in the order of the labels"),
+        Value("dataset.classes", classes, _about_classes(facts)),
         Value("dataset.raw", _place(raw, facts.layout.root), "--raw names another place"),
         *_reading_values(facts.recordings, stated),
         *(_label_values(facts.labels, facts.recordings) if facts.labels is not None else ()),
@@ -136,7 +137,8 @@ def suggest_experiment(
         *_accumulation(batch.value),
         *_split_values(facts),
     )
-    return Suggestion(values, tuple(_notes(facts)))
+    notes = (*_notes_on_mixed(_assumptions(facts.recordings, stated)), *_notes(facts))
+    return Suggestion(values, notes)
 
 
 def _samples(facts: FolderFacts) -> tuple[int, float]:
@@ -240,13 +242,20 @@ def _classes(facts: FolderFacts) -> list[str]:
         )
     if facts.layout.name is None or len(classes) < 2:
         found = f"found {list_names(classes)}" if classes else "found none"
-        if unlabelled := [table for table in facts.unused_tables if "label" not in table.roles]:
-            found += f"; {_why_unused(unlabelled[0], len(facts.recordings))}"
+        if unused := facts.unused_tables:
+            found += f"; {_why_unused(unused[0], len(facts.recordings))}"
         raise RawDataError(
             f"no classes: expected at least two folders of recordings, or a CSV file with their labels; {found}",
             hint="make a folder for each class, or a CSV file with the path and the label of each recording",
         )
     return classes
+
+
+def _about_classes(facts: FolderFacts) -> str:
+    """Returns the comment on the classes: whether they may be people."""
+    if facts.labels is None and facts.layout.has_people_as_classes:
+        return "ASSUMED: these folders look like people"
+    return "in the order of the labels"
 
 
 def _shape(facts: FolderFacts, inspect: str) -> Value:
@@ -301,25 +310,66 @@ def _batch_size(need: Callable[[int], int], memory_bytes: int, samples: int) -> 
     return Value("train.batch_size", batch, comment)
 
 
+class _Assumption(NamedTuple):
+    """A key that some recordings need to be read as they should.
+
+    Attributes:
+        value: The key, its value and why.
+        needed: Names of the recordings that need it.
+        changed: Names of all recordings that are read otherwise with it.
+    """
+
+    value: Value
+    needed: list[str]
+    changed: list[str]
+
+    @property
+    def fits(self) -> bool:
+        """Whether every recording that it changes needs it."""
+        return set(self.changed) <= set(self.needed)
+
+
 def _reading_values(recordings: Sequence[RecordingFacts], stated: ReadingSpec) -> Iterator[Value]:
     """Yields what the recordings do not say about themselves: unit of times, order of columns, orientation."""
+    yield from (one.value for one in _assumptions(recordings, stated) if one.fits)
+
+
+def _assumptions(recordings: Sequence[RecordingFacts], stated: ReadingSpec) -> Iterator[_Assumption]:
+    """Yields the keys that recordings seem to need, also those that would be wrong for a part of them."""
     decoded = [one for one in recordings if one.events is not None]
     guesses = Counter(one.reading.model_dump_json(exclude_defaults=True) for one in decoded)
     guess = json.loads(guesses.most_common(1)[0][0]) if guesses else {}
     known = guess.keys() | stated.model_fields_set
+    in_unit = [one.name for one in decoded if one.format in _WITH_UNIT]
     for key, value in guess.items():
-        yield Value(f"dataset.{key}", value, "as plifctl data inspect reads the recordings")
-    remarks = [remark for one in decoded if one.events for remark in one.events.remarks]
-    if "time_unit" not in known and any(remark.kind == "unit" for remark in remarks):
-        longest = max(one.duration_us or 0 for one in decoded)
+        needed = [one.name for one in decoded if one.reading.model_dump(mode="json")[key] == value]
+        value = Value(f"dataset.{key}", value, "as plifctl data inspect reads the recordings")
+        yield _Assumption(value, needed, in_unit if key == "time_unit" else needed)
+    matrices = [one for one in decoded if one.events and any(remark.kind == "unit" for remark in one.events.remarks)]
+    if "time_unit" not in known and matrices:
+        longest = max(one.duration_us or 0 for one in matrices)
         comment = f"ASSUMED, as tonic saves matrices; the longest recording then lasts {longest / 1e6:,.3g} s"
-        yield Value("dataset.time_unit", "ms", comment)
+        yield _Assumption(Value("dataset.time_unit", "ms", comment), [one.name for one in matrices], in_unit)
     if not {"flip_x", "flip_y"} & known:
+        names = [one.name for one in recordings]
         jaer = [one for one in recordings if one.format == "AEDAT 2.0"]
-        if any(is_davis_camera(one.summary.camera) for one in jaer):
-            yield Value("dataset.flip_x", True, "ASSUMED: jAER, which writes AEDAT 2.0, mirrors the columns of a DAVIS")
+        if davis := [one.name for one in jaer if is_davis_camera(one.summary.camera)]:
+            comment = "ASSUMED: jAER, which writes AEDAT 2.0, mirrors the columns of a DAVIS"
+            yield _Assumption(Value("dataset.flip_x", True, comment), davis, names)
         if jaer:
-            yield Value("dataset.flip_y", True, "ASSUMED: jAER, which writes AEDAT 2.0, counts rows from the bottom")
+            comment = "ASSUMED: jAER, which writes AEDAT 2.0, counts rows from the bottom"
+            yield _Assumption(Value("dataset.flip_y", True, comment), [one.name for one in jaer], names)
+
+
+def _notes_on_mixed(assumptions: Iterable[_Assumption]) -> Iterator[str]:
+    """Yields a note on each key that would be wrong for a part of the recordings."""
+    for value, needed, changed in (one for one in assumptions if not one.fits):
+        others = [name for name in changed if name not in set(needed)]
+        setting = f"{value.key}: {str(value.value).lower()}"
+        yield (
+            f"{setting} is not stated: {list_names(needed, 2)} seem to need it, {list_names(others, 2)} would be "
+            "wrong with it; save them alike, or make two data sets"
+        )
 
 
 def _label_values(table: FoundTable, recordings: Sequence[RecordingFacts]) -> Iterator[Value]:
@@ -359,7 +409,9 @@ def _split_values(facts: FolderFacts) -> Iterator[Value]:
         return
     groups = list(_group_values(facts))
     unknown = "" if groups else "; nothing says whose a recording is, so that a person may be in training and test"
-    yield Value("split.method", "share", f"ASSUMED: there is no split; other methods: folds, leave-one-out{unknown}")
+    unused = next((table.name for table in facts.unused_tables if "split" in table.roles), "")
+    reason = f"that of {unused} is not used" if unused else "there is no split"
+    yield Value("split.method", "share", f"ASSUMED: {reason}; other methods: folds, leave-one-out{unknown}")
     yield Value("split.test", TEST_SHARE, "of the samples of each class, drawn by split.seed")
     yield from groups
 
@@ -396,16 +448,29 @@ def _groups_in_names(facts: FolderFacts) -> Value | None:
     for pattern in (one for one in _GROUPS if not any(map(one.search, facts.layout.classes))):
         found = [match for name in recordings if (match := pattern.search(name))]
         names, words = {match[0] for match in found}, {match[1] for match in found}
-        if len(found) == len(recordings) and len({word.lower() for word in words}) == 1 and len(names) > 1:
+        different = len({name.lower() for name in names}) == len(names)  # else User01 and user01 would be two
+        if different and len(found) == len(recordings) and len({word.lower() for word in words}) == 1 < len(names):
             regex = rf"{min(words)}\d+" if len(words) == 1 else rf"(?i){min(words).lower()}\d+"
             return Value("split.groups", regex, f"samples of one of {len(names)} stay together: {min(names)} …")
     return None
 
 
+def _spelt_in_two_ways(facts: FolderFacts) -> list[str]:
+    """Returns people or sessions in the names of recordings that differ in capitals alone; the first such."""
+    for pattern in _GROUPS:
+        spellings: dict[str, set[str]] = {}
+        for found in (match[0] for one in facts.recordings if (match := pattern.search(one.name))):
+            spellings.setdefault(found.lower(), set()).add(found)
+        if several := [sorted(same) for same in spellings.values() if len(same) > 1]:
+            return several[0]
+    return []
+
+
 def _why_unused(table: FoundTable, recordings: int) -> str:
     """Returns the note on a table that says something of the recordings, and is not used."""
     if "label" not in table.roles:
-        problem = f"names the {table.roles['group']} of recordings, and is not used: it has no column of classes"
+        said = " and ".join(table.roles[role] for role in ("group", "split") if role in table.roles)
+        problem = f"names the {said} of recordings, and is not used: it has no column of classes"
     else:
         problem = (
             f"has labels ({table.roles['label']}: {list_names(table.classes, 3)}), and is not used: "
@@ -420,12 +485,19 @@ def _notes(facts: FolderFacts) -> Iterator[str]:
         yield f"the column {facts.labels.roles['group']} does not keep samples together: {why}"
     yield from (_why_unused(table, len(facts.recordings)) for table in facts.unused_tables)
     nested = facts.layout.nested
-    if facts.layout.name in ("class-folders", "folders") and nested and _groups_in_names(facts) is None:
+    if facts.labels is None and facts.layout.has_people_as_classes:
+        yield (
+            f"the classes are {list_names(facts.layout.classes, 3)}, which look like people: if they are, arrange the "
+            "recordings as CLASS/PERSON/FILE, or write a CSV file with the path, the label and the person of each"
+        )
+    elif facts.layout.name in ("class-folders", "folders") and nested and _groups_in_names(facts) is None:
         classes, inner = (list_names(names, 3) for names in (facts.layout.classes, nested))
         yield (
             f"the classes are {classes}; the folders in them, {inner}, repeat: if they are people, state "
             "split.groups; if they are the classes, arrange the recordings as CLASS/PERSON/FILE"
         )
+    if facts.labels is None and (same := _spelt_in_two_ways(facts)):
+        yield f"{' and '.join(same)} would be different groups: if they are one, rename the files and init again"
     if facts.unreadable:
         names = list_names([one.name for one in facts.unreadable], 3)
         yield f"cannot be read: {names}; move them out of the folder before you prepare it"

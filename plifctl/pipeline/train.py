@@ -176,7 +176,7 @@ def plan_training(options: TrainOptions) -> TrainPlan:
         recipe=spec.recipe,
         protocol=options.protocol,
         modified=list(setup.changes),
-        started_from=describe_start(task.started_from),
+        started_from=describe_start(setup.task.started_from),
         frozen=setup.frozen,
         cache=str(setup.cache.path),
         train=len(split.train),

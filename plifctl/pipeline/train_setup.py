@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -216,6 +216,9 @@ def set_up(
         split = make_split(options.protocol, spec, cache)
     else:  # another plifctl might draw another, and train on samples that the run was tested on
         split = Split.from_json(resumed.split(), cache.sample_ids)
+    if task.start is not None:
+        test, validation = ([cache.sample_ids[row] for row in rows] for rows in (split.test, split.validation))
+        task = replace(task, start=task.start.for_split(test, validation))
     setup = TrainingSetup(options, task, frozen, cache, cache_path, split, device, selection, place, ranks, local_ranks)
     _announce(setup, placement_reason)
     return setup
@@ -320,7 +323,7 @@ def _announce(setup: TrainingSetup, placement_reason: str) -> None:
         _log.info("modified: %s; tables leave the run out unless --include-modified is given", ", ".join(changes))
     if setup.task.start is not None:
         for line in describe_start(setup.task.start.source):
-            _log.info(line)
+            _log.log(logging.WARNING if line == setup.task.start.source.describe_seen() else logging.INFO, line)
     if setup.frozen:
         _log.info("frozen: %s", setup.frozen)
     _log.info(placement_reason)

@@ -67,6 +67,8 @@ class StatedRun:
             yield f"trained by {len(versions)} kinds of versions or devices, one after the other"
         if record.started_from is not None:
             yield f"began with the weights of {record.started_from.name}"
+            if seen := record.started_from.describe_seen():
+                yield seen
 
 
 def statement(runs: Sequence[StatedRun]) -> str:

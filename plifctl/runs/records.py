@@ -123,6 +123,9 @@ class StartedFrom(Spec):
         taken: Names of the tensors that were taken.
         anew: Names of the tensors that were drawn from the seed.
         unused: Names of its tensors that the network does not have; empty also in records of older versions.
+        seen_test: Number of test samples of the training that the network had been trained on or selected by; 0 also in
+            records of older versions.
+        seen_validation: Number of such validation samples.
     """
 
     name: str
@@ -133,6 +136,22 @@ class StartedFrom(Spec):
     taken: tuple[str, ...]
     anew: tuple[str, ...]
     unused: tuple[str, ...] = ()
+    seen_test: int = 0
+    seen_validation: int = 0
+
+    @model_serializer(mode="wrap")
+    def _leave_out_unseen(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Records without them stay as they were before these fields existed."""
+        return _leave_out_empty(serialize(self), "seen_test", "seen_validation")
+
+    def describe_seen(self) -> str:
+        """Returns which samples of the training are not new to the network; empty if none is known to be."""
+        parts = {"test": self.seen_test, "validation": self.seen_validation}
+        counts = " and ".join(f"{count} of the {part} samples" for part, count in parts.items() if count)
+        if not counts:
+            return ""
+        measured = " and ".join(part for part, count in parts.items() if count)
+        return f"{self.name} was trained on, or selected by, {counts}: the {measured} accuracy will be too high"
 
     def describe(self) -> str:
         """Returns the network as one text, e.g. ``20260730T080000Z-demo-… (demo, epoch 3, 96.50 %)``."""

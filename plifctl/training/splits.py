@@ -250,7 +250,7 @@ def _notes(protocol: Protocol, spec: ExperimentSpec, samples: Samples, split: Sp
 
 def _notes_on_groups(split: Split, groups: Sequence[str] | None, samples: Samples) -> Iterator[str]:
     """Yields notes on groups that may be one, and on groups of which some samples are tested on and others are not."""
-    found = groups or samples.groups
+    found = groups or (None if samples.groups is None else list(map(_composed, samples.groups)))
     if found is None:
         return
     spellings: dict[str, set[str]] = {}
@@ -280,8 +280,8 @@ def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
                 hint="name its column in the data set: labels: {group: COLUMN, …}\n"
                 "or state a pattern of the ids: --set split.groups='(subject[0-9]+)'",
             )
-        return [unicodedata.normalize("NFC", group) for group in samples.groups]  # accents of macOS are one group
-    found = [re.search(split.groups, sample) for sample in samples.sample_ids]
+        return list(map(_composed, samples.groups))
+    found = [re.search(split.groups, _composed(sample)) for sample in samples.sample_ids]
     without = [name for name, match in zip(samples.sample_ids, found, strict=True) if match is None]
     if without:
         raise UsageError(
@@ -290,6 +290,11 @@ def _groups(split: SplitSpec, samples: Samples) -> list[str] | None:
             hint="change the pattern; plifctl show-sample shows ids",
         )
     return [match[1] if match.re.groups and match[1] is not None else match[0] for match in found if match is not None]
+
+
+def _composed(group: str) -> str:
+    """Returns the name of a group with its accents in one form: macOS writes them as characters of their own."""
+    return unicodedata.normalize("NFC", group)
 
 
 def _draw_share(

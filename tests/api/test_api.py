@@ -1,6 +1,7 @@
 """The public API: what a notebook types."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 import plifctl
 from plifctl.data.synthetic import write_synthetic
 from plifctl.errors import CacheError, RawDataError, ResumeError, UsageError
+from plifctl.runs.documents import save_document
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +199,30 @@ class TestDataset:
         with pytest.raises(UsageError, match="expected the name of a data set") as refused:
             api.dataset(model)
         assert len(str(refused.value)) < 200
+
+    def test_dataset_of_a_run_has_the_samples_that_it_trained_on(self, here: Path, run: Any, tmp_path: Path) -> None:
+        copy = plifctl.Run(shutil.copytree(run.path, tmp_path / "copy"))
+        ids = run.split()["train"]
+        own = {"train": ids[5:], "validation": [], "test": ids[:3]}  # as split.method=share makes it
+        save_document(copy.path / "split.json", own)
+        for part in ("train", "test"):
+            assert plifctl.dataset(copy, split=part).sample_ids == own[part]
+        assert len(plifctl.dataset(copy, split="all")) == 33
+        with pytest.raises(UsageError, match="no validation samples") as none:
+            plifctl.dataset(copy, split="validation")
+        assert none.value.hint == 'found split="test" and split="train"'
+        save_document(copy.path / "split.json", {**own, "test": ["gone"]})
+        with pytest.raises(CacheError, match="1 of the 18 samples of copy are missing: gone"):
+            plifctl.dataset(copy)
+
+    def test_dataset_of_a_spec_with_its_own_split_is_refused(self, here: Path) -> None:
+        spec = plifctl.experiment("demo", {**FIRING, "split.method": "share", "split.test": 0.2})
+        for part in ("train", "test"):
+            with pytest.raises(UsageError, match=r"makes its split when a run begins \(split.method share\)") as error:
+                plifctl.dataset(spec, split=part)
+            assert error.value.hint is not None
+            assert "plifctl.dataset(run" in error.value.hint
+        assert len(plifctl.dataset(spec, split="all")) == 33
 
     def test_what_is_returned_is_found_from_another_working_directory(
         self, recordings: Path, places: Path, monkeypatch: pytest.MonkeyPatch

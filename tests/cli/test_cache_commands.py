@@ -128,7 +128,9 @@ def test_verify_with_changed_raw_data_is_found(two: Plifctl, gestures: Path) -> 
     os.utime(table, ns=(before.st_atime_ns, before.st_mtime_ns))
     result = two("cache", "verify", "T3-time", "--raw", gestures)
     assert result.code == 1
+    assert "OTHER RECORDINGS\n  " in result.out
     assert "gives another cache: raw is" in result.out
+    assert "--force" not in result.err
 
 
 def test_diff_shows_fields_and_samples(two: Plifctl) -> None:

@@ -1,6 +1,7 @@
 """plifctl data init, run as a user runs it."""
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -38,6 +39,14 @@ def test_init_writes_one_file_that_can_be_shown_and_prepared(plifctl: Plifctl, r
     assert plifctl("check", "hands.yaml").code == 0
     result = plifctl("prepare", "hands")
     assert (result.code, "10 training and 10 test samples" in result.out) == (0, True)
+
+
+def test_init_of_a_class_folder_whose_name_is_not_utf8_names_it(plifctl: Plifctl, recordings: Path) -> None:
+    os.rename(os.fsencode(recordings / "train/a"), os.fsencode(recordings / "train") + b"/gr\xfc\xdfe")  # noqa: PTH104
+    result = plifctl("data", "init", "recordings/train", "--name", "hands")
+    assert result.code == 4
+    assert r"recordings/train: gr\xfc\xdfe: the name of a class folder is not UTF-8" in result.err
+    assert "hint: rename the folder" in result.err
 
 
 def test_init_of_class_folders_makes_a_split_when_a_run_begins(plifctl: Plifctl, recordings: Path) -> None:

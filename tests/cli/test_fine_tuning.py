@@ -198,6 +198,29 @@ def test_weights_of_an_exported_network_are_those_of_its_run(
     assert plans[1]["started_from"][0].startswith(f"weights of {name} (demo{epoch}")
 
 
+def test_weights_that_have_seen_samples_of_the_new_split_are_a_warning(hands: Plifctl, places: Path) -> None:
+    assert hands(*HANDS, "--epochs", 1).code == 0
+    source = list_runs(places / "runs")[-1]
+    assert hands("export", source.name, "hands.pt").code == 0
+    fold = (*HANDS, "--epochs", 1, "--cv-fold", "1/2")
+    result = hands(*fold, "--weights", source.name, "--name", "fold")
+    assert result.code == 0, result.err
+    run = Run(places / "runs/fold")
+    seen = len({*run.split()["test"]} & {*source.split()["train"]})
+    warning = f"{source.name} was trained on, or selected by, {seen} of the test samples: the test accuracy"
+    assert warning in result.err
+    started = run.record().started_from
+    assert started is not None
+    assert (started.seen_test, started.seen_validation, run.started_from()) == (seen, 0, started)
+    resumed = hands("train", "--resume", "fold", "--epochs", 2, "--dry-run", "--json")
+    assert warning in json.loads(resumed.out)["started_from"][-1]
+    assert f"selected by, {seen} of the test samples" in hands(*fold, "--weights", "hands.pt", "--dry-run").err
+    validated = hands("validate", *HANDS[1:], "--weights", source.name, "--dry-run", "--json")
+    plan = json.loads(validated.out)
+    assert f"selected by, {plan['validation']} of the validation samples" in plan["started_from"][-1]
+    assert "selected by" not in hands(*HANDS, "--weights", source.name, "--dry-run").err
+
+
 def test_api_takes_a_run_and_patterns(hands: Plifctl, places: Path) -> None:
     (demo,) = list_runs(places / "runs")
     changes = {"T": 4, "neuron.v_threshold": 0.1, "train.batch_size": 8, "network.structure": LAYERS.format(20)}

@@ -345,6 +345,39 @@ def test_exported_files_test_on_the_samples_of_their_run(plifctl: Plifctl, hands
     assert "hint: name the run in its place, or export the run again" in result.err
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("times", ["", "start: from, "])
+def test_eval_after_the_label_table_was_edited_tests_on_the_samples_of_the_run(
+    plifctl: Plifctl, hands: Path, times: str
+) -> None:
+    labels = f"labels: {{file: labels.csv, recording: file, label: label, split: split, {times}time_unit: us}}"
+    text = TINY.replace("class-folders", "label-table").replace("raw: recordings", f"raw: recordings, {labels}")
+    (hands / "hands.yaml").write_text(text.replace("split: {method: share, test: 0.2}\n", ""))
+    names = sorted(path.relative_to(hands / "recordings").as_posix() for path in hands.rglob("*.npy"))
+
+    def write_table(first_test: int) -> None:
+        parts = ["train" if k % 9 < first_test else "test" for k in range(len(names))]
+        lines = [f"{name},{name[: name.index('/')]},{part},0" for name, part in zip(names, parts, strict=True)]
+        (hands / "recordings/labels.csv").write_text("\n".join(["file,label,split,from", *lines]))
+        assert plifctl("prepare", "hands").code == 0
+
+    write_table(6)
+    assert plifctl("train", "hands", "--device", "cpu").code == 0
+    split = list_runs(hands / "runs")[0].split()
+    assert plifctl("export", "last", "net.pt").code == 0
+    for cache in hands.glob("**/*.h5"):
+        cache.unlink()
+    write_table(3)
+    for name in ("last", "net.pt"):
+        result = plifctl("eval", name, "--operations", "0", "--layer-times", "0", "--csv", f"{name}.csv")
+        assert result.code == 0, result.err
+        rows = Path(f"{name}.csv").read_text().splitlines()[1:]
+        assert [row.partition(",")[0] for row in rows] == split["test"]
+        moved = "was trained on, or selected by, 6 samples that are test samples now" in result.err
+        assert moved == (name == "last")
+        assert ("named by the places of their lines in labels.csv" in result.err) == bool(times)
+
+
 @pytest.mark.parametrize("file", ["hands.yaml", "sub/hands.yaml", "other name.yaml"])
 def test_train_without_a_cache_hints_at_the_file_that_was_named(plifctl: Plifctl, hands: Path, file: str) -> None:
     text = (hands / "hands.yaml").read_text().replace("raw: recordings", f"raw: {hands}/recordings")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from factories import encode_aedat4
 from PIL import Image
+from raw_files import metavision_index
 from untrained import CLASSES, FIRES, SHAPE, event_spec, image_spec, make_model, write_untrained
 
 import plifctl as library
@@ -89,11 +90,13 @@ class TestRows:
             write_events(places / "all" / name)
         for name in ("README.md", "labels.csv", "deep/list.txt", "photo.png", ".hidden.npy", "weights.zip"):
             (places / "all" / name).write_bytes(b"name,label\na,1\n")
+        (places / "all/deep/a.raw.tmp_index").write_bytes(metavision_index())
+        (places / "all/deep/index.raw").write_bytes(metavision_index())
         result = plifctl("predict", model, "all")
         assert result.code == 0
         found = [row[0] for row in rows(result.out)[-4:]]
         assert found == ["all/a.npy", "all/b.npy", "all/deep/a.npy", "all/deep/er/c c.aedat4"]
-        assert "5 files are not read (no recordings), for example all/README.md" in result.err
+        assert "7 files are not read (no recordings), for example all/README.md" in result.err
 
     def test_folder_of_texts_is_searched_for_tables_of_events(
         self, plifctl: Plifctl, model: Path, places: Path

@@ -12,7 +12,7 @@ from plifctl.config.choices import Split, TimeUnit
 from plifctl.config.dataset import DatasetSpec, LabelTable
 from plifctl.data.datasets.base import Sample
 from plifctl.data.datasets.label_csv import Problems, read_label_table
-from plifctl.data.datasets.names import MemberNames, as_path, without_ending
+from plifctl.data.datasets.names import MemberNames, are_different, as_path, is_longer, without_ending
 from plifctl.data.datasets.own import NOT_RECORDINGS, OwnRecordings, composed, describe_files, is_table
 from plifctl.data.datasets.windowed import LabelWindow, WindowedDataset
 from plifctl.data.events import Events
@@ -104,19 +104,26 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         problems = Problems(self._where)
         windows: dict[str, list[LabelWindow]] = {}
         seen: dict[tuple[str, int | None, int | None], int] = {}
+        paths: dict[str, tuple[int, str]] = {}  # line and path by which each recording was first named
         for line in read_label_table(survey.texts[self._file], self._where, table, self.dataset.classes):
             found = names.find(line.recording)
             found = [name for name in found if not is_table(name)] or found
             if len(found) != 1:
                 problems.add(line.number, *self._describe_missing(line.recording, found))
                 continue
-            recording = found[0]
+            recording, path = found[0], as_path(line.recording)
+            earlier, other = paths.setdefault(recording, (line.number, path))
+            if are_different(path, other):
+                wrong = f"{path} and {other} of line {earlier} both fit {recording} alone, each by a part of its path"
+                problems.add(line.number, wrong, "keep the folders of the table in that of the recordings")
+                continue
             if (first := seen.setdefault((recording, line.start, line.end), line.number)) != line.number:
                 problems.add(line.number, f"repeats line {first}: {line.recording}", "remove one of the lines")
             samples = windows.setdefault(recording, [])
             name = f"{without_ending(recording)}/{len(samples):02d}" if has_times else without_ending(recording)
             samples.append(LabelWindow(Sample(name, line.label, line.split, line.group), line.start, line.end))
         problems.raise_if_any()
+        self._shortened = [path for recording, (_, path) in paths.items() if is_longer(path, recording)]
         return windows
 
     def _describe_missing(self, recording: str, found: Sequence[str]) -> tuple[str, str]:
@@ -143,6 +150,11 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         yield from super()._notes()
         if note := describe_files([(1, name) for name in self._unlisted], f"in no line of {self._file}"):
             yield note
+        if self._shortened:
+            yield (
+                f"{len(self._shortened)} recordings were found by the end of their path in {self._file}, for example "
+                f"{self._shortened[0]}: its first folders are not there"
+            )
         if shared := [pair for windows in self._windows.values() if (pair := _overlap_of_splits(windows)) is not None]:
             pairs = [" and ".join(pair) for pair in shared]
             yield f"samples of different splits have events in common: {list_names(pairs, 3)}"

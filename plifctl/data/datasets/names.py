@@ -76,6 +76,22 @@ def as_path(text: str) -> str:
     return text.strip().strip("\"'").replace("\\", "/").removeprefix("./")
 
 
+def is_longer(path: str, member: str) -> bool:
+    """Returns whether a path has more folders than the member that it names."""
+    return path.count("/") > member.count("/")
+
+
+def are_different(path: str, other: str) -> bool:
+    """Returns whether two paths of a list that fit one file name different ones: their last folders differ.
+
+    Example:
+        >>> are_different("monday/anna.npz", "tuesday/anna"), are_different("a/1.npz", "/data/A/1")
+        (True, False)
+    """
+    first, second = (reversed(comparable(one).split("/")[:-1]) for one in (path, other))
+    return any(one != two for one, two in zip(first, second, strict=False))
+
+
 def comparable(name: str) -> str:
     """Returns a name without capitals, and its accents in one of the two forms that systems write."""
     return unicodedata.normalize("NFC", name.lower())

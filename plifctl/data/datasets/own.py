@@ -24,11 +24,12 @@ from plifctl.errors import DamagedFileError, list_names
 _DOCUMENTS = "md|rst|pdf|docx?|odt|rtf|html?|json|ya?ml|xml|toml|ini|cfg|conf|log|xlsx?|ods|bib|md5|sha1|sha256|lnk|url"
 _PICTURES = "png|jpe?g|gif|bmp|tiff?|webp|svg|mp4|m4v|avi|mov|mkv|webm|mpe?g|wmv|wav|mp3"
 _CODE = "py|ipynb|m|c|h|cpp|hpp|sh|bat|ps1"
+_METAVISION = "tmp_index|bias"  # beside a .raw recording: where its times are, and how its camera was set
 NOT_RECORDINGS = re.compile(
-    rf"(?:\.(?:{_DOCUMENTS}|{_PICTURES}|{_CODE})|(?:^|/)(?:readme|licen[cs]e|copying|changelog|citation)(?:\.txt)?)$",
+    rf"(?:\.(?:{_DOCUMENTS}|{_PICTURES}|{_CODE}|{_METAVISION})|(?:^|/)(?:readme|licen[cs]e|copying|changelog|citation)(?:\.txt)?)$",
     re.IGNORECASE,
 )
-"""Finds files whose names say that they are no recordings: documents, pictures, videos and programs."""
+"""Finds files whose names say that they are no recordings: documents, pictures, videos, programs, indexes."""
 PICTURES = re.compile(rf"\.(?:{_PICTURES})$", re.IGNORECASE)
 """Finds pictures and videos."""
 

@@ -67,7 +67,8 @@ def decode_aedat3(data: bytes, *, where: str, invalid: InvalidEvents = "drop", s
     all_valid, ascending, positive = decode_words(words, packets, *events.columns)
     if not positive:
         raise DamagedFileError(f"{where}: an event has a negative time; the file is damaged")
-    remarks = (Remark("sources", len(sources) - 1),) if source is None and len(sources) > 1 else ()
+    skipped = _skipped_sources(data, sources, where) if source is None else 0
+    remarks = (Remark("sources", skipped),) if skipped else ()
     if resets and not ascending:
         counts = np.concatenate([[0], np.cumsum(packets[:, 1])])
         if continued := _continue_resets(events["t"], counts[resets].tolist()):
@@ -191,9 +192,25 @@ def _check_stated(data: bytes, source: int, sources: Sequence[int], where: str) 
         sources: The sources that have events.
         where: Name of the file, for messages.
     """
-    stated = {int(number) for number, _ in _SOURCE.findall(data, 0, _end_of_header(data, where))}
+    stated = _stated_sources(data, where)
     if source not in stated:
         raise unknown_source(source, stated.union(sources), where)
+
+
+def _skipped_sources(data: bytes, sources: Sequence[int], where: str) -> int:
+    """Returns how many sources are not read beside the lowest with events: others with events, and lower ones without.
+
+    Of two cameras, the first may have seen nothing: then the second is read, and other recordings by the first.
+    """
+    if not sources:
+        return 0
+    lower = {number for number in _stated_sources(data, where) if number < min(sources)}
+    return len(lower) + len(sources) - 1
+
+
+def _stated_sources(data: bytes, where: str) -> set[int]:
+    """Returns the numbers of the sources that the header states."""
+    return {int(number) for number, _ in _SOURCE.findall(data, 0, _end_of_header(data, where))}
 
 
 def _as_words(data: bytes, packets: Sequence[_Packet]) -> tuple[np.ndarray, np.ndarray]:

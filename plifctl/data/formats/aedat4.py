@@ -81,7 +81,7 @@ def decode_aedat4(data: bytes, *, where: str, source: int | None = None) -> Deco
         is_of_events = partial(_is_of_events, data, unpack, left, where)
         found = _choose_stream(found, source, description, is_of_events, where)
     streams = list(found.values())
-    for index, packets in enumerate(streams):
+    for index, (number, packets) in enumerate(found.items()):
         parts = []
         for start, size in packets:
             place = f"{where}: byte {start}"
@@ -95,6 +95,8 @@ def decode_aedat4(data: bytes, *, where: str, source: int | None = None) -> Deco
                 break  # a stream has packets of one kind: this one is another output of the camera
         if parts:
             others = sum(_is_of_events(data, unpack, left, where, other[0]) for other in streams[index + 1 :])
+            if source is None:  # a first camera that has seen nothing
+                others += sum(first < number and first not in found for first in _stated_of_events(description))
             return _to_events(np.concatenate(parts), where, (Remark("sources", others),) if others else ())
     if _EVENTS not in description:
         raise DamagedFileError(f"{where}: the file has no stream of events")
@@ -132,9 +134,7 @@ def _choose_stream(
     Raises:
         RawDataError: There is no such stream of events.
     """
-    stated = {
-        number for number, stream in _stated_streams(description).items() if stream.get("typeIdentifier") == "EVTS"
-    }
+    stated = set(_stated_of_events(description))
     packets = streams.get(source, [])
     if source not in stated and not (packets and is_of_events(packets[0])):
         raise unknown_source(source, stated.union(n for n, others in streams.items() if is_of_events(others[0])), where)
@@ -287,7 +287,7 @@ def summarise_aedat4(file: BinaryIO, source: int | None = None) -> Summary:
     head = file.read(len(_MAGIC) + 4)
     head += file.read(min(int.from_bytes(head[-4:], "little"), _MAX_TABLE_BYTES))
     streams = _stated_streams(head)
-    of_events = [number for number, stated in streams.items() if stated.get("typeIdentifier") == "EVTS"]
+    of_events = _stated_of_events(head)
     read = source if source is not None else min(of_events, default=-1)
     stated = streams.get(read, {})
     sizes = [int(stated[key]) for key in ("sizeX", "sizeY") if stated.get(key, "").isdecimal()]
@@ -320,6 +320,12 @@ def _stated_streams(header: bytes) -> dict[int, dict[str, str]]:
         else:
             stream.setdefault(found["key"].decode(), found["value"].decode(errors="replace"))
     return streams
+
+
+def _stated_of_events(header: bytes) -> list[int]:
+    """Returns the numbers of the streams of events that the header's XML states."""
+    stated = _stated_streams(header)
+    return [number for number, stream in stated.items() if stream.get("typeIdentifier") == "EVTS"]
 
 
 class _TableRow(NamedTuple):

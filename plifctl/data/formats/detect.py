@@ -18,7 +18,14 @@ from plifctl.data.formats.columns import AS_USUAL
 from plifctl.data.formats.dat import decode_dat, summarise_dat
 from plifctl.data.formats.evt import decode_evt, summarise_evt
 from plifctl.data.formats.hdf5 import decode_hdf5, summarise_hdf5
-from plifctl.data.formats.headers import HEADER_BYTES, SAVE_WITH_NUMPY, describe_content, format_of, is_text
+from plifctl.data.formats.headers import (
+    HEADER_BYTES,
+    METAVISION_INDEX,
+    SAVE_WITH_NUMPY,
+    describe_content,
+    format_of,
+    is_text,
+)
 from plifctl.data.formats.summary import NOTHING, Summary
 from plifctl.data.formats.text import decode_text
 from plifctl.errors import DamagedFileError, RawDataError
@@ -161,6 +168,8 @@ READABLE = "AEDAT 2.0, 3.1 and 4, ATIS (.bin), Prophesee .dat and EVT (.raw), nu
 def _how_to_convert(format_name: str) -> str:
     if format_name == "gzip":
         return "unpack it: gunzip FILE, or tar xzf FILE if it is an archive"
+    if format_name == METAVISION_INDEX:
+        return "name the recording beside it; move the index out of the folder, or name it .tmp_index"
     if format_name.startswith("Prophesee EVT"):
         return f"with its camera's software, convert it: metavision_file_to_dat -i FILE\nor {SAVE_WITH_NUMPY}"
     if format_name == "Event Stream":

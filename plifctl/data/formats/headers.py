@@ -31,7 +31,12 @@ SAVE_WITH_NUMPY = "save its events with numpy: np.savez(FILE, t=t, x=x, y=y, p=p
 
 _EVT = re.compile(rb"^% *(?:evt +|format +EVT)(\d)\.?(\d?)", re.MULTILINE)
 _EVT_RECORDER = re.compile(rb"^% *(?:plugin|integrator)_name ", re.MULTILINE)
+_EVT_INDEX = re.compile(rb"^% *index_version ", re.MULTILINE)
 _PERCENT_HEADER = re.compile(rb"\A(?:%[^\n]{0,400}\n){1,100}")
+
+
+METAVISION_INDEX = "Metavision index (.tmp_index)"
+"""The places of times in the recording beside it: no recording, though its header repeats that of the recording."""
 
 
 def format_of(data: bytes) -> str | None:
@@ -39,7 +44,9 @@ def format_of(data: bytes) -> str | None:
     name = next((name for magic, name in _MAGIC.items() if data.startswith(magic)), None)
     if not data.startswith(b"% "):
         return name
-    header = percent_header(data)  # both of Prophesee's formats begin with lines of the same kind
+    header = percent_header(data)  # all of Prophesee's formats begin with lines of the same kind
+    if _EVT_INDEX.search(header):
+        return METAVISION_INDEX
     if version := _EVT.search(header):
         return f"Prophesee EVT {version[1].decode()}.{version[2].decode() or 0} (.raw)"
     return "Prophesee EVT (.raw)" if _EVT_RECORDER.search(header) else name

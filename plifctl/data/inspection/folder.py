@@ -119,7 +119,11 @@ class FolderFacts:
     @property
     def unused_tables(self) -> list[FoundTable]:
         """Tables that say more of recordings than their folders, but name too few recordings, or no classes."""
-        without_labels = [{"recording", "group"} <= table.roles.keys() and not table.classes for table in self.tables]
+        said = {"group"} if self.layout.splits else {"group", "split"}
+        without_labels = [
+            "recording" in table.roles and bool(said & table.roles.keys()) and not table.classes
+            for table in self.tables
+        ]
         return [
             table
             for table, unlabelled in zip(self.tables, without_labels, strict=True)

@@ -94,7 +94,7 @@ def find_label_table(name: str, text: str, recordings: Sequence[str]) -> FoundTa
         column: [named[0] for cell in cells if len(named := members.find(cell)) == 1]
         for column, cells in values.items()
     }
-    column = max(found, key=lambda column: len(found[column]))
+    column = max(found, key=lambda column: (len(found[column]), len(set(found[column]))))  # 1, 1, 2, 2: subjects
     hits = len(found[column])
     owner = "" if 2 * hits >= len(rows) else _owner(name, recordings)
     if 2 * hits < len(rows) and not owner:

@@ -77,8 +77,12 @@ class FoundLayout:
     @property
     def begins_with_people(self) -> bool:
         """Whether the folders of classes are called like people, and those in them not like recordings of a person."""
-        is_nested = bool(self.nested) and not all(map(_TAKE.fullmatch, self.nested))
-        return is_nested and all(map(_PERSON.fullmatch, self.classes))
+        return bool(self.nested) and not all(map(_TAKE.fullmatch, self.nested)) and self.has_people_as_classes
+
+    @property
+    def has_people_as_classes(self) -> bool:
+        """Whether all folders of classes are called like people."""
+        return bool(self.classes) and all(map(_PERSON.fullmatch, self.classes))
 
 
 def find_layout(names: Sequence[str]) -> FoundLayout:

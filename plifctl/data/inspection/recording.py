@@ -11,7 +11,14 @@ from plifctl.config.dataset import ReadingSpec
 from plifctl.data.events import Decoded, Events
 from plifctl.data.formats.columns import ADD_POLARITY, AS_USUAL, UnstatedReadingError
 from plifctl.data.formats.detect import READABLE, decode_any, summarise_any
-from plifctl.data.formats.headers import HEADER_BYTES, describe_content, format_of, guess_content, is_text
+from plifctl.data.formats.headers import (
+    HEADER_BYTES,
+    METAVISION_INDEX,
+    describe_content,
+    format_of,
+    guess_content,
+    is_text,
+)
 from plifctl.data.inspection.facts import EventFacts, Finding, RecordingFacts
 from plifctl.data.inspection.findings import ATIS, RECORDING_ENDINGS, ending_of, find_peculiarities
 from plifctl.errors import DamagedFileError, RawDataError
@@ -31,6 +38,8 @@ def summarise_recording(name: str, file: BinaryIO, nbytes: int, reading: Reading
     head = file.read(HEADER_BYTES)
     file.seek(0)
     format_name = format_of(head)
+    if format_name == METAVISION_INDEX:
+        return RecordingFacts(name, nbytes, "other", format_name, findings=(_unknown(head),))
     if format_name is None and _is_atis(name, head):
         format_name = ATIS
     if format_name is not None:

@@ -121,6 +121,22 @@ def test_folders_of_people_are_not_taken_for_classes() -> None:
     assert "CLASS/PERSON/FILE" in error.value.hint
 
 
+@pytest.mark.parametrize("name", ["user0{k}/{take}_1.dat", "sub-0{k}/ses-1/dvs/{take}.dat"])
+def test_classes_that_look_like_people_are_an_assumption(name: str) -> None:
+    found = suggest([name.format(k=k, take=take) for k in range(3) for take in ("wave", "fist")])
+    assert comment(found, "dataset.classes") == "ASSUMED: these folders look like people"
+    assert any(
+        "which look like people: if they are, arrange the recordings as CLASS/PERSON/FILE" in note
+        for note in found.notes
+    )
+
+
+def test_people_who_differ_in_capitals_alone_are_a_note() -> None:
+    found = suggest([f"{label}/{user}0{k}.dat" for label in "ab" for user in ("User", "user") for k in range(4)])
+    assert "split.groups" not in values(found)
+    assert any(note.startswith("User00 and user00 would be different groups") for note in found.notes)
+
+
 def test_folders_that_repeat_in_the_classes_are_named() -> None:
     found = suggest(
         [f"{label}/{who}/{k}.dat" for who in ("anna", "bob") for label in ("fist", "wave") for k in range(9)]
@@ -188,6 +204,32 @@ def test_recordings_of_jaer_are_turned_the_right_way_up() -> None:
     assert "ASSUMED" in comment(jaer, "dataset.flip_y")
     davis = suggest(format="AEDAT 2.0", camera="Davis346red")
     assert (values(davis)["dataset.flip_y"], values(davis)["dataset.flip_x"]) == (True, True)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "part", "rest"),
+    [
+        ("time_unit", "ms", {"format": "numpy .npy", "events": {"remarks": (Remark("unit"),)}}, {"format": "text"}),
+        ("time_unit", "s", {"format": "text", "reading": ReadingSpec(time_unit="s")}, {"format": "numpy .npy"}),
+        ("flip_y", True, {"format": "AEDAT 2.0"}, {"format": "AEDAT 3.1"}),
+        ("flip_x", True, {"format": "AEDAT 2.0", "camera": "Davis346red"}, {"format": "AEDAT 2.0"}),
+    ],
+)
+def test_key_that_a_part_of_the_recordings_needs_is_a_note(
+    key: str, value: object, part: dict[str, Any], rest: dict[str, Any]
+) -> None:
+    mixed = [recording(name, **(part if k % 3 else rest)) for k, name in enumerate(FOLDERS)]
+    found = suggest_experiment(FolderFacts.of(mixed), "mine", "raw", NEURON, 10**10)
+    assert f"dataset.{key}" not in values(found)
+    (note,) = (note for note in found.notes if f"dataset.{key}" in note)
+    assert note.startswith(f"dataset.{key}: {str(value).lower()} is not stated: train/a/1.dat")
+    assert "train/a/0.dat, train/a/3.dat and 25 more would be wrong with it" in note
+
+
+def test_unit_of_matrices_is_stated_beside_recordings_that_it_does_not_change() -> None:
+    matrix = {"format": "numpy .npy", "events": {"remarks": (Remark("unit"),)}}
+    mixed = [recording(name, **(matrix if k % 2 else {})) for k, name in enumerate(FOLDERS)]
+    assert values(suggest_experiment(FolderFacts.of(mixed), "mine", "raw", NEURON, 10**10))["dataset.time_unit"] == "ms"
 
 
 def test_outside_and_invalid_events_are_handled_as_they_occur() -> None:
@@ -262,6 +304,27 @@ class TestTable:
     def test_table_with_groups_keeps_them_together(self) -> None:
         found = values(suggest(LISTED, tables=[self.table("file,class,user", "rec/{k},{label},u{k}")]))
         assert found["split.groups"] == "table"
+
+    def test_table_with_the_split_alone_is_named(self) -> None:
+        names = [f"{label}/{k}.dat" for label in "ab" for k in range(10)]
+        rows = "".join(f"{name},{'test' if '9' in name else 'train'}\n" for name in names)
+        table = find_label_table("split.csv", f"file,split\n{rows}", names)
+        assert table is not None
+        found = suggest(names, tables=[table])
+        assert "ASSUMED: that of split.csv is not used" in comment(found, "split.method")
+        assert any(note.startswith("split.csv names the split of recordings, and is not used") for note in found.notes)
+
+    def test_table_that_labels_too_few_is_named_where_there_are_no_classes(self) -> None:
+        table = self.table()
+        with pytest.raises(RawDataError, match=r"labels\.csv has labels .*, 5 of 25 recordings are in no line"):
+            suggest([*LISTED, *(f"rec/more{k}.dat" for k in range(5))], tables=[replace(table, n_unlisted=5)])
+
+    def test_column_that_names_most_different_recordings_names_them(self) -> None:
+        names = [f"{k}.dat" for k in range(1, 11)]
+        rows = "".join(f"{(k + 1) // 2},{k},{'ab'[k % 2]}\n" for k in range(1, 11))
+        table = find_label_table("labels.csv", f"subject,file,label\n{rows}", names)
+        assert table is not None
+        assert (table.roles["recording"], table.roles["group"], table.n_unlisted) == ("file", "subject", 0)
 
 
 @pytest.mark.parametrize("names", [["1.dat", "2.dat"], ["a/1.dat", "a/2.dat"], []])

@@ -287,6 +287,17 @@ def test_split_group_is_one_in_either_form_of_its_accents() -> None:
     rows = Rows(np.array([0, 1] * 4), np.zeros(8, bool), groups=groups)
     split = make_split("A", spec_of(2, method="share", test=0.5, groups="table"), rows)
     assert sorted(map(len, split.groups.values())) == [1, 1]
+    ids = [f"train/{'ab'[row % 2]}/{group}/{row}" for row, group in enumerate(groups)]
+    rows = Rows(np.array([0, 1] * 4), np.zeros(8, bool), sample_ids=ids)
+    split = make_split("A", spec_of(2, method="leave-one-out", fold=2, groups=r"/(\w+)/\d"), rows)
+    assert split.groups == {"train": ["Ana"], "test": ["José"]}
+
+
+def test_split_official_group_in_either_form_of_its_accents_is_noted() -> None:
+    rows = official([2, 2], test=1)
+    rows.groups = ["ana", "ben", unicodedata.normalize("NFD", "josé"), "ben", "carla", "josé"]
+    (note,) = make_split("A", spec_of(2), rows).notes
+    assert note.startswith("samples of the same group are trained on and tested on: josé")
 
 
 def test_split_groups_that_differ_in_capitals_are_noted() -> None:

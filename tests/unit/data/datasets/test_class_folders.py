@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from factories import build_cache
-from raw_files import atis_recording, events_by_id, open_events, pack_tar, pack_zip
+from raw_files import atis_recording, events_by_id, metavision_index, open_events, pack_tar, pack_zip
 
-from plifctl.errors import MissingRawDataError, RawDataError, RegistryError
+from plifctl.errors import DamagedFileError, MissingRawDataError, RawDataError, RegistryError
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -157,6 +157,18 @@ def test_class_folders_files_outside_of_them_are_noted(hands: Path) -> None:
         "1 file is not read (no recording by its name), for example left/anna/face.jpg",
         "1 file is not read (in no class folder), for example data/lost.bin",
     )
+
+
+def test_class_folders_files_that_metavision_writes_beside_a_recording_are_no_samples(hands: Path) -> None:
+    (hands / "left/anna/1.bin.tmp_index").write_bytes(metavision_index())
+    (hands / "left/anna/1.bias").write_text("300 % bias_diff\n")
+    raw = open_events("hands", hands)
+    assert len(raw.samples) == 5
+    assert raw.notes == ("2 files are not read (no recording by its name), for example left/anna/1.bias",)
+    (hands / "left/anna/renamed").write_bytes(metavision_index())
+    with pytest.raises(DamagedFileError, match="left/anna/renamed: a file of format Metavision index") as error:
+        events_by_id(open_events("hands", hands))
+    assert "move the index out of the folder" in error.value.hint
 
 
 def test_class_folders_names_of_macos_and_windows_give_the_same_samples(hands: Path) -> None:

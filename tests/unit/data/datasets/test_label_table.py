@@ -383,6 +383,20 @@ def test_label_table_ambiguous_name_is_refused(words: Path) -> None:
     assert "with its folder" in error.value.hint
 
 
+def test_label_table_two_paths_that_find_one_file_are_refused(words: Path) -> None:
+    with pytest.raises(RawDataError, match=r"line 3: .*tuesday/c d.npz and monday/c d.npz of line 2 both fit c d.npz"):
+        open_words(words, "file,word\nmonday/c d.npz,yes\ntuesday/c d.npz,no\n")
+
+
+def test_label_table_paths_with_more_folders_than_there_are_are_noted(words: Path) -> None:
+    table = "file,word,from,to\n/data/S1/a,yes,0,10\ns1/a.aedat,no,10,20\nold/c d,no,0,10\n"
+    (words / "s1/b.bin").unlink()
+    assert open_words(words, table, TIMED).notes == (
+        "2 recordings were found by the end of their path in labels.csv, for example /data/S1/a: its first folders are "
+        "not there",
+    )
+
+
 def test_label_table_many_errors_are_named_at_once(words: Path) -> None:
     with pytest.raises(RawDataError, match="line 2: x0 is missing") as error:
         open_words(words, "file,word\n" + "".join(f"x{n},no\n" for n in range(15)))

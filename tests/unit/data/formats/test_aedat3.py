@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from factories import random_events
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from raw_files import AEDAT2_HEADER, AEDAT3_HEADER, aedat3_packet, aedat3_word
 
 from plifctl.data.events import EVENT
 from plifctl.data.formats.aedat3 import decode_aedat3, encode_aedat3
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError, RawDataError
 
 packet, word = aedat3_packet, aedat3_word
@@ -132,3 +134,14 @@ def test_decode_aedat3_real_recordings_have_the_counted_events(shared: Path) -> 
     for name, counts in json.loads((folder / "counts.json").read_text()).items():
         found = decode_aedat3((folder / f"{name}.aedat").read_bytes(), where=name)
         assert len(found.events) == counts["events"]
+
+
+def test_first_source_without_events_is_counted_as_another_source() -> None:
+    events = random_events(np.random.default_rng(3), 20)
+    data = encode_aedat3(events)
+    assert decode_aedat3(data, where="f").remarks == ()
+    two = data.replace(b"#Source 1:", b"#Source 0: DVS128\r\n#Source 1:")
+    assert decode_aedat3(two, where="f").remarks == (Remark("sources", 1),)
+    assert decode_aedat3(two, where="f", source=1).remarks == ()
+    later = data.replace(b"#Source 1:", b"#Source 1: DVS128\r\n#Source 2:")
+    assert decode_aedat3(later, where="f").remarks == ()

@@ -12,6 +12,7 @@ from factories import AEDAT4_PACKINGS, encode_aedat4, random_events
 from plifctl.data.events import EVENT
 from plifctl.data.formats import aedat4
 from plifctl.data.formats.aedat4 import decode_aedat4
+from plifctl.data.remarks import Remark
 from plifctl.errors import DamagedFileError
 
 RNG = np.random.default_rng(0)
@@ -144,3 +145,11 @@ def test_decode_aedat4_real_file_equals_another_reader(shared: Path) -> None:
     for end in (len(data) // 2, len(data) - 4010, len(data) - 10):
         with pytest.raises(DamagedFileError):
             decode_aedat4(data[:end], where="f")
+
+
+def test_first_stream_without_packets_is_counted_as_another_source() -> None:
+    events = random_events(np.random.default_rng(3), 20)
+    data = encode_aedat4((2, "EVTS", events), streams={0: "EVTS", 1: "FRME", 2: "EVTS"})
+    assert decode_aedat4(data, where="f").remarks == (Remark("sources", 1),)
+    assert decode_aedat4(data, where="f", source=2).remarks == ()
+    assert decode_aedat4(encode_aedat4((0, "EVTS", events)), where="f").remarks == ()

@@ -15,6 +15,7 @@ from raw_files import (
     encode_dat,
     encode_npy,
     encode_npz,
+    metavision_index,
 )
 
 from plifctl.config.dataset import ReadingSpec
@@ -163,6 +164,8 @@ def test_recording_without_events_is_a_problem() -> None:
         ("a.dat", bytes(7), "unreadable", "a file that begins with"),
         ("weights.raw2", b"\x01\x02\x03", "other", r"a file that begins with b'\x01\x02\x03'"),
         ("empty", b"", "other", "an empty file"),
+        ("a.raw.tmp_index", metavision_index(), "other", "Metavision index"),
+        ("index.raw", metavision_index(), "other", "Metavision index"),
     ],
 )
 def test_file_that_is_not_read_is_named_by_what_it_looks_like(name: str, data: bytes, kind: str, looks: str) -> None:
