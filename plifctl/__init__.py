@@ -624,9 +624,12 @@ def _model_name(model: str | Path | Run) -> str:
         return paths.lookup_name(model)
     from plifctl.runs import Run
 
-    if not isinstance(model, Run):
-        raise errors.UsageError(
-            f"found {type(model).__name__}, expected a run, its path or id, an exported file or folder, or zoo:NAME",
-            hint="name the run: 'last'",
-        )
-    return paths.lookup_name(model.path)
+    if isinstance(model, Run):
+        return paths.lookup_name(model.path)
+    from plifctl.pipeline.predict import Model
+
+    in_memory = 'a model in memory has no name: plifctl.export(model, "file.pt"), then name the file'
+    raise errors.UsageError(
+        f"found {type(model).__name__}, expected a run, its path or id, an exported file or folder, or zoo:NAME",
+        hint=in_memory if isinstance(model, Model) else "name the run: 'last'",
+    )

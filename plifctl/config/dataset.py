@@ -170,6 +170,11 @@ class DatasetSpec(ReadingSpec, _Described):  # fields in files are in the order 
         """Whether the recordings themselves say which of them are for training, and which for the test."""
         return self.layout != "class-folders" and (self.labels is None or self.labels.split is not None)
 
+    @property
+    def public(self) -> DatasetSpec:
+        """The data set as exported files describe it: without ``raw``, a path on this machine."""
+        return self.model_copy(update={"raw": None})
+
     def hashed_reading(self) -> dict[str, Any]:
         """Returns what decides the events of a recording besides layout and shape, as JSON values; empty by default."""
         reading = ReadingSpec.model_validate(self.model_dump(include=set(ReadingSpec.model_fields)))

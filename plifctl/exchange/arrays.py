@@ -41,10 +41,9 @@ from plifctl.snn.networks import LAYERS
 def describe(trained: TrainedModel) -> dict[str, Any]:
     """Returns what a file says about its weights, as plain values by the keys of the table above."""
     spec, network = trained.spec, trained.network
-    public = spec.dataset.model_copy(update={"raw": None})  # a path on this machine
     mean, std = spec.normalisation or ((), ())
     return {
-        "spec": spec.model_copy(update={"network": network.network, "dataset": public}).model_dump_json(),
+        "spec": spec.model_copy(update={"network": network.network, "dataset": spec.dataset.public}).model_dump_json(),
         "digest": trained.digest,
         "cache": trained.cache or "",
         "classes": list(spec.dataset.classes),

@@ -36,7 +36,7 @@ def choose_format(path: Path, to: NetworkFormat | None = None) -> NetworkFormat:
     """Returns the format of a file to write: the one given, else that of its ending.
 
     Raises:
-        UsageError: The ending is unknown, or not one of the format given.
+        UsageError: The ending is unknown, of a format that has to be given, or not one of the format given.
     """
     if to is not None:
         check_choice("--to", to, get_args(NetworkFormat))
@@ -46,12 +46,21 @@ def choose_format(path: Path, to: NetworkFormat | None = None) -> NetworkFormat:
     by_ending: dict[str, NetworkFormat] = {}
     for name, endings in ENDINGS.items():
         by_ending.setdefault(endings[0], name)
-    if path.suffix not in by_ending:
+    if path.suffix in by_ending:
+        return by_ending[path.suffix]
+    others = {ending: name for name, endings in ENDINGS.items() for ending in endings if ending not in by_ending}
+    own = ", ".join(ending or "a folder" for ending, name in by_ending.items() if name in READ_BY_PLIFCTL)
+    if path.suffix in others:
         raise UsageError(
-            f"{path}: unknown ending {path.suffix}; the ending decides the format",
-            hint=did_you_mean(path.suffix, filter(None, by_ending)) + "; a folder whose name has a dot: --to folder",
+            f"{path}: the ending {path.suffix} does not say which program is to read the file",
+            hint=f"--to {others[path.suffix]}; for plifctl: {own}",
         )
-    return by_ending[path.suffix]
+    raise UsageError(
+        f"{path}: unknown ending {path.suffix}; the ending decides the format",
+        hint=f"{did_you_mean(path.suffix, filter(None, by_ending))}; "
+        f"with --to: {', '.join(f'{ending} ({name})' for ending, name in others.items())}; "
+        "a folder whose name has a dot: --to folder",
+    )
 
 
 def check_destination(path: Path) -> None:

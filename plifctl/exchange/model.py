@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from plifctl.config.choices import Kernel
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.problems import first_problem
-from plifctl.errors import CheckpointError
+from plifctl.errors import CheckpointError, RunError
 from plifctl.exchange.lookup import refuse_written_only
 from plifctl.runs import Run, is_trained, load_checkpoint
 from plifctl.snn.bn_folding import fold_batch_norm, fold_targets
@@ -37,8 +38,9 @@ class TrainedModel:
         folded: For each batch norm the convolution it was folded into, None where it was kept; empty if not asked for.
         origin: Where the weights come from, a sentence that begins as :data:`CONVERTED` or :data:`IN_MEMORY`; empty:
             they are as plifctl trained them.
-        test_samples: Ids of the test samples that a file lists, of weights whose run made its own split, or took that
-            of a label table; None: it lists none.
+        test_samples: Ids of the test samples that the run, or the file, lists, of weights whose run made its own split,
+            or took that of a label table; None: there is no list.
+        run: The run directory that the checkpoint belongs to; None for a file of its own.
     """
 
     path: Path
@@ -49,12 +51,7 @@ class TrainedModel:
     folded: dict[str, str | None]
     origin: str = ""
     test_samples: tuple[str, ...] | None = None
-
-    @property
-    def run(self) -> Path | None:
-        """The run directory that the checkpoint belongs to; None for a file of its own."""
-        folder = self.path.parent.parent
-        return folder if self.path.parent.name == "checkpoints" and is_trained(folder) else None
+    run: Path | None = None
 
     @property
     def in_memory(self) -> bool:
@@ -66,19 +63,27 @@ class TrainedModel:
         """Whether another program trained the weights, whatever happened to them later."""
         return self.origin.startswith(CONVERTED) or f", {CONVERTED}" in self.origin
 
+    @property
+    def unstated(self) -> str:
+        """What is not known of the training, if others than plifctl trained the weights or may have; else empty."""
+        if self.in_memory:
+            return (
+                "A program had the weights in memory and may have changed them: on which samples it trained, and by "
+                "what it chose the weights, is not stated."
+            )
+        if self.converted:
+            return "On which samples the weights were trained, and by what they were chosen, is not stated."
+        return ""
+
     def listed_test_samples(self) -> tuple[str, ...] | None:
         """Returns the ids of the test samples that a run, or a file of it, lists; None: no list.
 
-        A split that the paths of the recordings decide needs none. A label table may be edited, and is treated as a
-        split of the run's own.
-
         Raises:
-            RunError: The list of the run is damaged.
+            RunError: The list of the run is damaged, which is no obstacle to other uses of the weights.
         """
-        if self.run is None:
-            return self.test_samples
-        in_paths = self.spec.split.method == "official" and self.spec.dataset.labels is None
-        return None if in_paths else tuple(Run(self.run).split()["test"])
+        if self.test_samples is None and self.run is not None:
+            return list_test_samples(self.run, self.spec)
+        return self.test_samples
 
     def seen_samples(self) -> Callable[[str], bool]:
         """Returns a function that says of a sample of its data set whether it was trained on, or selected by, it.
@@ -124,10 +129,33 @@ def load_trained(
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}", hint=error.hint) from error
     digest, origin = str(state.get("digest", spec.digest)), str(state.get("origin", ""))
-    ids = state.get("test_samples")  # older files have none
+    ids, run = state.get("test_samples"), run_of_checkpoint(path)  # older files list none
     listed = tuple(map(str, ids)) if isinstance(ids, list) and ids else None
-    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin, listed)
+    if run is not None:
+        with suppress(RunError):  # raised where the list is needed
+            listed = list_test_samples(run, spec)  # now: later, the run may be gone, or be on another machine
+    path = path if path.name not in ("", "..") else path.resolve()  # so that it has a name
+    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin, listed, run)
     return trained.fold() if fold else trained
+
+
+def run_of_checkpoint(path: Path) -> Path | None:
+    """Returns the run directory that a checkpoint belongs to, wherever it is named from; None for a file of its own."""
+    place = path.resolve() if ".." in path.parts or len(path.parts) < 3 else path  # named from inside of the run
+    folder = place.parent.parent
+    return folder if place.parent.name == "checkpoints" and is_trained(folder) else None
+
+
+def list_test_samples(run: Path, spec: ExperimentSpec) -> tuple[str, ...] | None:
+    """Returns the ids of the test samples of a run that made its own split, or took that of a label table; else None.
+
+    A split that the paths of the recordings decide needs no list. A label table may be edited.
+
+    Raises:
+        RunError: The list is damaged.
+    """
+    in_paths = spec.split.method == "official" and spec.dataset.labels is None
+    return None if in_paths else tuple(Run(run).split()["test"])
 
 
 def _read_state(path: Path) -> dict[str, Any]:

@@ -226,13 +226,8 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
 
 def _unstated(trained: TrainedModel) -> str:
     """Returns what is not known of the training of weights without a result."""
-    if trained.in_memory:
-        return (
-            "A program had the weights in memory and may have changed them: on which samples it trained, and by what "
-            "it chose the weights, is not stated."
-        )
-    if trained.converted:
-        return "On which samples the weights were trained, and by what they were chosen, is not stated."
+    if trained.unstated:
+        return trained.unstated
     if trained.run is None:
         return (
             "The weights come from a file, which does not have the result of its run: by what they were chosen is not "

@@ -72,10 +72,11 @@ def write_state_dict(path: Path, trained: TrainedModel) -> list[str]:
         content = io.BytesIO()
         torch.save(weights, content)
         path.write_bytes(content.getbuffer())
-    images = "normalised images, the same at each step" if spec.normalisation is not None else "the same at each step"
+    images = "images of values from 0 to 1, the same at each step"
     kind = images if spec.dataset.kind == "images" else "event frames, counts"
     notes.append(f"its input x is [T, N, C, H, W] with T = {spec.T}: {kind}")
-    return [*notes, "the network in SpikingJelly:\n\n" + _listing(network, modules, owner, name)]
+    listing = _listing(network, modules, owner, name, spec.normalisation)
+    return [*notes, f"the network in SpikingJelly:\n\n{listing}"]
 
 
 def _check(network: SpikingNetwork) -> None:
@@ -187,8 +188,22 @@ def _zero_biases(network: SpikingNetwork, modules: list[tuple[str | None, str]])
     return zeros
 
 
-def _listing(network: SpikingNetwork, modules: list[tuple[str | None, str]], owner: str | None, file: str) -> str:
-    """Returns Python code that builds a network, loads the file, and computes the votes of a batch."""
+def _listing(
+    network: SpikingNetwork,
+    modules: list[tuple[str | None, str]],
+    owner: str | None,
+    file: str,
+    normalisation: tuple[tuple[float, ...], tuple[float, ...]] | None,
+) -> str:
+    """Returns Python code that builds a network, loads the file, and computes the votes of a batch.
+
+    Args:
+        network: The network.
+        modules: Modules of SpikingJelly's network.
+        owner: Its class, or None.
+        file: Name of the file.
+        normalisation: Mean and standard deviation of each channel of images; None: they are used as they are.
+    """
     imports = "functional, neuron, surrogate" if owner is not None else "functional, layer, neuron, surrogate"
     lines = ["import torch", f"from spikingjelly.activation_based import {imports}"]
     if owner is not None:
@@ -207,12 +222,17 @@ def _listing(network: SpikingNetwork, modules: list[tuple[str | None, str]], own
     if file.endswith(".safetensors"):
         lines.insert(0, "import safetensors.torch")
         weights = f'safetensors.torch.load_file("{file}")'
+    normalise = []
+    if normalisation is not None:
+        mean, std = (f"torch.tensor({list(values)}).view(-1, 1, 1)" for values in normalisation)
+        normalise = [f"x = (x - {mean}) / {std}  # of values from 0 to 1"]
     return "\n".join(
         [
             *lines,
             f"net.load_state_dict({weights})",
             'functional.set_step_mode(net, "m")',
             "net.eval()",
+            *normalise,
             "rates = net(x)  # [T, N, classes], of x [T, N, C, H, W]",
             "functional.reset_net(net)  # before the next batch",
         ]

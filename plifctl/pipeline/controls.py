@@ -114,7 +114,7 @@ def _other_than_result(trained: TrainedModel, run: Run) -> str:
     """Returns in what a network of a run differs from the one that the run reports; empty: in nothing."""
     if (status := run.status()) != "finished":
         return f"the run is {status}"
-    if trained.path != run.checkpoint("best"):
+    if trained.path.name != run.checkpoint("best").name:
         return "not of the checkpoint whose accuracy the run reports"
     if trained.folded:
         return "of folded batch norms"

@@ -18,7 +18,7 @@ from plifctl.config.lookup import load_experiment
 from plifctl.config.overrides import Overrides
 from plifctl.errors import UsageError
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format
-from plifctl.exchange.model import CONVERTED, TrainedModel
+from plifctl.exchange.model import CONVERTED, TrainedModel, list_test_samples, run_of_checkpoint
 from plifctl.exchange.state_dicts import match_weights, read_state_dict
 from plifctl.pipeline.export import Exported, write_model
 from plifctl.runs.checkpoints import describe_damage, load_tensors
@@ -108,8 +108,10 @@ def convert(
     spec, network = matched.spec, matched.network
     origin = f"{CONVERTED}{source.name}, sha256 {state.sha256}"
     trained = TrainedModel(source, spec, network, None, spec.digest, {}, origin)
-    if state.spec is not None and (state.spec.dataset, state.spec.split) == (spec.dataset, spec.split):
-        trained = replace(trained, cache=state.cache, test_samples=state.test_samples)
+    if state.spec is not None and (state.spec.dataset.public, state.spec.split) == (spec.dataset.public, spec.split):
+        run = run_of_checkpoint(source)
+        listed = state.test_samples if run is None else list_test_samples(run, state.spec)
+        trained = replace(trained, cache=state.cache, test_samples=listed)
     notes = (*matched.notes, _describe_assumed(spec, network, described=state.spec is not None))
     if state.spec is not None:
         _warn_of_differences(state.spec, spec)

@@ -45,12 +45,14 @@ def find_device(name: str | None, kernel: Kernel = "auto") -> torch.device:
 
 
 def use_remembered_kernel(network: SpikingNetwork, spec: ExperimentSpec, device: torch.device) -> None:
-    """Makes a trained network with the kernel ``auto`` use the one that trials chose for its training on this GPU.
+    """Makes the kernel ``auto`` of a trained network mean, on a GPU, the one that trials chose for its training there.
 
-    The compiled definition is not used: compiling takes longer than most evaluations.
+    The network can be moved to a CPU, where ``auto`` is the fused kernel. The compiled definition is not used:
+    compiling takes longer than most evaluations.
     """
-    chosen = select_kernel(spec, device, kernel=network.kernel, trials="later")
-    network.kernel = "eager" if (chosen.kernel, chosen.by) == ("compiled", "remembered") else chosen.kernel
+    if device.type == "cuda":
+        chosen = select_kernel(spec, device, trials="later").kernel
+        network.gpu_kernel = "eager" if chosen == "compiled" else chosen
 
 
 def open_device(device: torch.device) -> None:

@@ -280,6 +280,8 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     path = find_model(options.model, options.checkpoint, options.runs_dir or paths.runs_dir())
     trained = load_trained(path, device, fold=options.fold_bn, kernel=options.kernel)
     use_remembered_kernel(trained.network, trained.spec, device)
+    if trained.unstated:
+        _log.info("%s: %s", path, trained.unstated)
     if options.records_spikes and trained.run is None:
         raise UsageError(
             f"{path}: not in a run directory, so spikes cannot be saved", hint="name the run: plifctl eval RUN"

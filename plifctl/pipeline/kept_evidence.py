@@ -30,5 +30,5 @@ def reported_epoch(trained: TrainedModel) -> int | None:
     if trained.run is None or (run := Run(trained.run)).status() != "finished":
         return None  # a longer training may have replaced the checkpoints
     record = run.record()
-    epochs = {run.checkpoint("best"): record.best_epoch, run.checkpoint("last"): record.epochs}
-    return epochs.get(trained.path)
+    epochs = {run.checkpoint("best").name: record.best_epoch, run.checkpoint("last").name: record.epochs}
+    return epochs.get(trained.path.name)

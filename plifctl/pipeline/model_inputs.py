@@ -245,7 +245,7 @@ def _as_tensor(recording: Recording) -> Tensor:
     if isinstance(recording, np.ndarray) and recording.dtype.kind in "biuf":
         return torch.tensor(np.ascontiguousarray(recording, recording.dtype.newbyteorder("=")))
     if isinstance(recording, Tensor) and not recording.is_complex():
-        return recording.detach()
+        return recording.detach().cpu()
     kind = f" of {recording.dtype}" if isinstance(recording, np.ndarray | Tensor) else ""
     raise UsageError(
         f"found {type(recording).__name__}{kind}, expected a file, events, or an array of frames or of an image",

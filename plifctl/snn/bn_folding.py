@@ -64,6 +64,7 @@ def fold_batch_norm(model: SpikingNetwork) -> SpikingNetwork:
     network = model.network.model_copy(update={"structure": structure_of(kept)})
     with drawing_weights():  # which are replaced below
         folded = SpikingNetwork(network, model.neuron, model.input_shape, model.classes, model.kernel)
+    folded.gpu_kernel = model.gpu_kernel
     like = next(weight for weight in model.state_dict().values() if weight.is_floating_point())
     folded.to(like.device, like.dtype)
     folded.layers.load_state_dict(

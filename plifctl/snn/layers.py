@@ -87,15 +87,24 @@ class BatchNorm(nn.BatchNorm2d):
         assert self.running_mean is not None
         assert self.running_var is not None
         assert self.num_batches_tracked is not None
-        assert self.momentum is not None
-        steps, keep = len(mean), 1 - self.momentum
-        weights = self.momentum * keep ** torch.arange(steps - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        kept, weights = self._weights_of_update(mean)
         kind = mean.device.type
         has_autocast = torch.amp.is_autocast_available(kind)  # its products are of half precision
         with torch.autocast(kind, enabled=False) if has_autocast else nullcontext():
             for running, batch in ((self.running_mean, mean), (self.running_var, variance * (values / (values - 1)))):
-                running.copy_(keep**steps * running + weights @ batch)
-        self.num_batches_tracked += steps
+                running.copy_(kept * running + weights @ batch)
+        self.num_batches_tracked += len(mean)
+
+    def _weights_of_update(self, mean: Tensor) -> tuple[float | Tensor, Tensor]:
+        """Returns the factor of the running statistics and that of each row of a batch, ``[T or 1]``."""
+        steps = len(mean)
+        if self.momentum is None:  # the mean over all batches, which torch.optim.swa_utils.update_bn takes
+            assert self.num_batches_tracked is not None
+            before = self.num_batches_tracked.to(mean.dtype)
+            return before / (before + steps), (1 / (before + steps)).expand(steps)
+        keep = 1 - self.momentum
+        powers = torch.arange(steps - 1, -1, -1, dtype=mean.dtype, device=mean.device)
+        return keep**steps, self.momentum * keep**powers
 
 
 def combine_moments(mean: Tensor, square: Tensor, values: int, *, per_step: bool) -> tuple[Tensor, Tensor, float]:

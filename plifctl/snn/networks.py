@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from plifctl.config import structure
 from plifctl.config.choices import Kernel, Memory
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.errors import did_you_mean
+from plifctl.errors import UsageError, did_you_mean
 from plifctl.snn.functional import vote
 from plifctl.snn.kernels import Kept, apply_synapses, held_dropout, spiking_stage, spiking_step
 from plifctl.snn.kernels.forking import check_not_forked
@@ -142,6 +142,22 @@ def choose_kept(outputs: Mapping[str, int]) -> dict[str, Kept]:
     return kept
 
 
+def _apply(layer: nn.Module, x: Tensor) -> Tensor:
+    """Applies a layer that is not computed together with others to a sequence.
+
+    Raises:
+        UsageError: The layer is a batch norm of torch, which takes the dimensions of a sequence for others.
+    """
+    if isinstance(layer, nn.modules.batchnorm._BatchNorm) and not isinstance(layer, BatchNorm):
+        raise UsageError(
+            f"found a layer torch.nn.{type(layer).__name__}, expected plifctl's batch norm, which already takes the "
+            "statistics of all processes",
+            hint="omit convert_sync_batchnorm",
+        )
+    applied: Tensor = layer(x)
+    return applied
+
+
 _LARGEST_KEY = torch.iinfo(torch.int64).max
 
 _GENERATOR_LOCK = threading.Lock()
@@ -176,9 +192,14 @@ class SpikingNetwork(nn.Module):
         memory: ``compact``: keep the inputs of convolutions for the gradients, and compute their outputs again; fused
             kernel only. Results are the same.
 
+    Attributes:
+        gpu_kernel: What the kernel ``auto`` means for inputs on a GPU.
+
     Raises:
         ValueError: The structure does not fit the input or the classes.
     """
+
+    gpu_kernel: Kernel = "eager"
 
     def __init__(
         self,
@@ -228,6 +249,9 @@ class SpikingNetwork(nn.Module):
             case _:
                 return Dropout(self.network.dropout)
 
+    def _kernel_for(self, x: Tensor) -> Kernel:
+        return self.gpu_kernel if self.kernel == "auto" and x.device.type == "cuda" else self.kernel
+
     def freeze(self, names: Collection[str]) -> None:
         """Freezes parameters: they get no gradient. A batch norm frozen as a whole keeps its running statistics.
 
@@ -276,6 +300,7 @@ class SpikingNetwork(nn.Module):
             The vote of each class at each step, ``[T, N, classes]``.
 
         Raises:
+            UsageError: A batch norm was replaced by one of torch.
             RunError: On a CPU, in a process that was forked after a network had run.
         """
         check_not_forked(x.device)
@@ -288,18 +313,18 @@ class SpikingNetwork(nn.Module):
         if self.training and keys is None:
             keys = torch.randint(_LARGEST_KEY, x.shape[1:2], device=x.device)
         draw_ties = self.training and self.network.pool_ties != "first" and torch.is_grad_enabled()
-        layers = list(self.layers.items())
+        layers, kernel = list(self.layers.items()), self._kernel_for(x)
         index = 0
         while index < len(layers):
             layer = layers[index][1]
             if isinstance(layer, Dropout):
-                x = held_dropout(x, keys, index, layer.p, self.kernel) if self.training and keys is not None else x
+                x = held_dropout(x, keys, index, layer.p, kernel) if self.training and keys is not None else x
             elif keys is not None and draw_ties and (pool := spike_max_pooling_at(layers, index)) is not None:
                 x = draw_max_pool(x, hash_keys(keys, index), pool.kernel, pool.stride, self.network.pool_ties)
             elif (stage := stage_at(layers, index, with_pooling=observe is None and not draw_ties)) is not None:
                 dynamics = stage.spiking.dynamics(x)
                 keep = self._kept.get(layers[index][0], "all")
-                output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, self.kernel, stage.synapses, keep)
+                output = spiking_stage(x, T, dynamics, stage.norm, stage.pool, kernel, stage.synapses, keep)
                 x = output.pooled
                 if counter is not None:
                     counter.add(stage.name, output.spike_count, output.neuron_steps)
@@ -307,17 +332,17 @@ class SpikingNetwork(nn.Module):
                     observe(stage.name, x)
                 index += stage.layers - 1
             elif isinstance(layer, Conv | nn.Linear):
-                x = apply_synapses(layer, x, self.kernel)
+                x = apply_synapses(layer, x, kernel)
             else:
-                x = layer(x)
+                x = _apply(layer, x)
             index += 1
         return vote(x, self.voters)
 
     def step(self, frame: Tensor, state: NeuronState | None = None) -> tuple[Tensor, NeuronState]:
         """Runs one time step; the caller keeps the state of the neurons.
 
-        Steps over the frames of a sequence give the votes that :meth:`forward` gives for all of them. The network must
-        be in evaluation mode.
+        Steps over the frames of a sequence give the votes that :meth:`forward` gives for all of them, in float32 up to
+        rounding at the threshold. The network must be in evaluation mode.
 
         Args:
             frame: One event frame or image per sample, ``[N, C, H, W]``.
@@ -328,6 +353,7 @@ class SpikingNetwork(nn.Module):
 
         Raises:
             RuntimeError: The network is in training mode.
+            UsageError: A batch norm was replaced by one of torch.
 
         Example:
             >>> structure = "c4k3s1-BN-SN-FC20-SN-APk10s10"
@@ -343,16 +369,16 @@ class SpikingNetwork(nn.Module):
         """
         if self.training:
             raise RuntimeError("step() needs evaluation mode: call eval() first")
-        x, new_state = frame[None], {}
+        x, new_state, kernel = frame[None], {}, self._kernel_for(frame)
         for name, layer in self.layers.items():
             if isinstance(layer, SpikingLayer):
                 previous = None if state is None else state[name]
                 spikes, new_state[name] = spiking_step(x[0], previous, layer.dynamics(x))
                 x = spikes[None]
             elif isinstance(layer, Conv | nn.Linear):
-                x = apply_synapses(layer, x, self.kernel)
+                x = apply_synapses(layer, x, kernel)
             elif not isinstance(layer, Dropout):
-                x = layer(x)
+                x = _apply(layer, x)
         return vote(x[0], self.voters), new_state
 
     def spiking_layers(self) -> dict[str, SpikingLayer]:

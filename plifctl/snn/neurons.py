@@ -6,6 +6,8 @@ own, beside any other modules of torch.
 
 from __future__ import annotations
 
+import operator
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -120,11 +122,10 @@ class PLIF(SpikingLayer):
 
     def __init__(self, tau_0: float = 2.0, *, shape: tuple[int, ...] = (), **settings: Any) -> None:
         spec = _paper_neuron("plif", {"tau_0": tau_0}, settings)
-        if not isinstance(shape, tuple | list) or not all(isinstance(size, int) and size > 0 for size in shape):
-            raise UsageError(f"PLIF: shape: found {shape!r}, expected whole numbers above 0", hint="shape=(C, H, W)")
-        if spec.tau_per != "layer" and not shape:
+        sizes = _as_sizes(shape)
+        if spec.tau_per != "layer" and not sizes:
             raise UsageError(f"PLIF: tau_per {spec.tau_per} needs the shape of a sample", hint="shape=(C, H, W)")
-        super().__init__(spec, tuple(shape))
+        super().__init__(spec, sizes)
 
 
 class LIF(SpikingLayer):
@@ -140,6 +141,20 @@ class LIF(SpikingLayer):
 
     def __init__(self, tau: float = 2.0, **settings: Any) -> None:
         super().__init__(_paper_neuron("lif", {"tau": tau}, settings), ())
+
+
+def _as_sizes(shape: Any) -> tuple[int, ...]:
+    """Returns the user's shape as integers; those of numpy are ones, True and False are not.
+
+    Raises:
+        UsageError: It is no tuple or list of whole numbers above 0.
+    """
+    if isinstance(shape, tuple | list) and not any(isinstance(size, bool) for size in shape):
+        with suppress(TypeError):  # not a whole number
+            sizes = tuple(map(operator.index, shape))
+            if all(size > 0 for size in sizes):
+                return sizes
+    raise UsageError(f"PLIF: shape: found {shape!r}, expected whole numbers above 0", hint="shape=(C, H, W)")
 
 
 def _paper_neuron(kind: NeuronKind, start: dict[str, float], settings: dict[str, Any]) -> NeuronSpec:

@@ -382,6 +382,14 @@ class TestExport:
         plifctl.export(tmp_path / "mine", tmp_path / "again")
         assert (tmp_path / "again/README.md").read_text(encoding="utf-8") == card
 
+    def test_eval_of_weights_from_memory_says_that_their_training_is_not_known(
+        self, here: Path, model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        file = plifctl.export(model, tmp_path / "mine.pt").path
+        with caplog.at_level("INFO", "plifctl"):
+            plifctl.evaluate(file, operations=0, layer_times=0)
+        assert f"{file}: A program had the weights in memory and may have changed them: on which samples" in caplog.text
+
     def test_export_of_a_pruned_model_is_refused(self, run: Any, tmp_path: Path) -> None:
         model = plifctl.load(run, device="cpu")
         prune.l1_unstructured(model.network.layers["conv0"], "weight", 0.5)
@@ -530,6 +538,12 @@ api: Any = plifctl
 
 
 class TestArguments:
+    @pytest.mark.parametrize("verb", [api.evaluate, api.load, lambda model: api.train("demo", weights=model)])
+    def test_model_in_the_place_of_a_name_hints_at_export(self, model: Any, verb: Callable[[Any], Any]) -> None:
+        with pytest.raises(UsageError, match="found Model, expected a run") as refused:
+            verb(model)
+        assert 'plifctl.export(model, "file.pt")' in refused.value.hint
+
     @pytest.mark.parametrize(
         ("call", "message"),
         [

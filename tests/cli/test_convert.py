@@ -75,7 +75,9 @@ def test_convert_then_eval_tests_the_weights_in_every_format(
     evaluated = []
     for name in ("net.pt", "net.npz", "folder"):
         assert load_trained(Path(name)).origin == origin
-        evaluated.append(json.loads(plifctl("eval", name, "--json", "--layer-times", 0, "--operations", 0).out))
+        result = plifctl("eval", name, "--json", "--layer-times", 0, "--operations", 0)
+        assert f"{name}: On which samples the weights were trained" in result.err
+        evaluated.append(json.loads(result.out))
         evaluated[-1].pop("checkpoint")
     assert evaluated[0]["samples"] == 11
     assert evaluated[0] == evaluated[1] == evaluated[2]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from tiny_training import tiny_spec
+from untrained import image_spec, make_model
 
 from plifctl import paths
 from plifctl.config.choices import Kernel
@@ -38,3 +39,12 @@ def test_select_tries_and_remembers(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     assert found.left_out == {}, found.left_out
     assert set(found.seconds) == {"definition", "definition + graph", "triton", "triton + graph"}
     assert select_kernel(spec, GPU, candidates=candidates).by == "remembered"
+
+
+def test_model_on_a_gpu_takes_images_there_and_moves_to_the_cpu() -> None:
+    model = make_model(image_spec("fashion-mnist-plif"))
+    model.network.gpu_kernel = "triton"
+    image = torch.rand(1, 28, 28)
+    expected = model.predict(image).label
+    assert model.cuda().predict(image.cuda()).label == expected
+    assert model.cpu().predict(image).label == expected

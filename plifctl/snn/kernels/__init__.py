@@ -51,7 +51,14 @@ def apply_synapses(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel = "auto") 
 
 def _may_be_event_driven(layer: Conv | nn.Linear, x: Tensor, kernel: Kernel) -> bool:
     exact = x.dtype == layer.weight.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled("cpu")
-    return kernel in ("auto", "fused") and x.device.type == "cpu" and exact and not _has_hooks(layer)
+    on_cpu = kernel in ("auto", "fused") and x.device.type == "cpu"
+    return on_cpu and exact and not _has_hooks(layer) and not _is_traced()
+
+
+def _is_traced() -> bool:
+    """Returns whether torch records a program (``torch.jit.trace``, ``torch.export``), which compiled loops cannot."""
+    tracing: bool = torch.jit.is_tracing()  # type: ignore[attr-defined,no-untyped-call]
+    return tracing or torch.compiler.is_exporting()
 
 
 def _has_hooks(layer: nn.Module) -> bool:
@@ -100,7 +107,8 @@ def spiking_stage(
         pooling: Pooling of their spikes, in windows that do not overlap.
         kernel: ``eager`` is the definition, step by step; ``compiled`` is torch.compile of it; ``fused`` one compiled
             pass on the CPU; ``triton`` the same on a GPU, where spikes have the precision of ``x``; ``auto`` is fused
-            on a CPU and eager elsewhere. Neurons with another ``leak`` than k are computed by the definition.
+            on a CPU and eager elsewhere. Neurons with another ``leak`` than k are computed by the definition, and so
+            are all while torch traces or exports a program, which needs operations of torch.
         synapses: Convolution or fully connected layer before batch norm (:func:`apply_synapses`).
         keep: What is kept for the gradients; fused kernel only. Results are the same.
 
@@ -112,7 +120,10 @@ def spiking_stage(
     """
     if len(x) not in (1, T):  # compiled loops would read behind its end
         raise ValueError(f"found an input of {len(x)} time steps, expected T = {T}, or 1 for all of them")
-    check_not_forked(x.device)
+    if _is_traced():
+        kernel = "eager"
+    else:
+        check_not_forked(x.device)
     kernel = kernel if dynamics.leak is None else "eager"
     if isinstance(synapses, Conv) and x.numel() and _may_be_event_driven(synapses, x, kernel):
         whole = _stage_of_convolution(x, T, dynamics, norm, pooling, synapses, keep)

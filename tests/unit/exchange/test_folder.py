@@ -160,14 +160,9 @@ def test_model_card_says_when_protocol_b_tested(trained: TrainedModel, evidence:
     ("run", "text"), [("run", "The training had not ended"), (None, "which does not have the result of its run")]
 )
 def test_model_card_without_a_result_says_what_its_accuracy_is(
-    trained: TrainedModel,
-    evidence: Evidence,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    run: str | None,
-    text: str,
+    trained: TrainedModel, evidence: Evidence, tmp_path: Path, run: str | None, text: str
 ) -> None:
-    monkeypatch.setattr(TrainedModel, "run", run and tmp_path / run)
+    trained = replace(trained, run=tmp_path / run if run else None)
     write_network(tmp_path / "net", trained, "folder", replace(evidence, record=None))
     card = (tmp_path / "net/README.md").read_text(encoding="utf-8")
     assert "**95.00 %**" in card

@@ -190,6 +190,26 @@ def test_network_of_ours_runs_in_spikingjelly_by_the_code_of_the_note(
         assert all(torch.equal(back[key], tensor) for key, tensor in bits.items())
 
 
+@pytest.mark.parametrize(("name", "channels"), [("fashion-mnist-plif", 1), ("cifar10-plif", 3)])
+def test_code_of_the_note_normalises_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, channels: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = experiment(name, "c4k3s1-BN-SN-MPk2s2-FC100-SN-APk10s10")
+    ours = build_model(spec, torch.device("cpu")).eval()
+    let_it_fire(ours)
+    *_, kind, listing = write_network(Path("net.pth"), TrainedModel(tmp_path, spec, ours, None, "", {}), "spikingjelly")
+    assert kind.endswith("images of values from 0 to 1, the same at each step")
+    images = torch.rand(SAMPLES, channels, *spec.framing.shape[1:])
+    assert spec.normalisation is not None
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in spec.normalisation)
+    with torch.no_grad():
+        rates = ours((images - mean) / std, T)
+        found = run(listing, images.expand(T, -1, -1, -1, -1))["rates"]
+    assert rates.any()
+    assert (rates - found).abs().gt(1e-6).float().mean() < 0.01  # 1/τ is rounded in another order
+
+
 def test_fully_connected_layers_without_bias_get_one_of_0_in_a_class_that_has_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,5 +1,6 @@
 """Predictions: how recordings, windows and images become inputs, and networks that run step by step."""
 
+import copy
 import math
 from collections import deque
 from contextlib import nullcontext
@@ -11,14 +12,19 @@ import pytest
 import torch
 from PIL import Image
 from tiny_training import CPU, ArraySamples
+from torch._subclasses.fake_tensor import FakeTensorMode
 from untrained import SHAPE, event_spec, image_spec, make_model
 
 from plifctl.data.events import EVENT, Events
 from plifctl.errors import RawDataError, UsageError
 from plifctl.pipeline import model_inputs
 from plifctl.pipeline import predict as predict_module
+from plifctl.pipeline.device import use_remembered_kernel
 from plifctl.pipeline.predict import Model
+from plifctl.snn.bn_folding import fold_batch_norm
+from plifctl.snn.kernels import spiking_stage
 from plifctl.training.batches import BatchLoader
+from plifctl.training.kernel_selection import Selection
 
 _, HEIGHT, WIDTH = SHAPE
 
@@ -463,3 +469,28 @@ class TestStep:
     def test_step_of_no_such_frame_is_refused(self, model: Model, frame: torch.Tensor, found: str) -> None:
         with pytest.raises(UsageError, match=rf"found a frame {found}, expected float \[N, 2, 8, 10\]"):
             model.step(frame)
+
+
+def test_model_loaded_on_a_gpu_keeps_auto_so_that_it_can_move_to_the_cpu(
+    model: Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu = torch.device("cuda")
+    chosen = Selection("triton", graph=True, by="remembered")
+    monkeypatch.setattr("plifctl.pipeline.device.select_kernel", lambda *_, **__: chosen)
+    network = model.network
+    use_remembered_kernel(network, model.spec, gpu)
+    kernels: list[str] = []
+
+    def stage(x: torch.Tensor, T: int, *arguments: Any) -> Any:
+        kernels.append(arguments[3])
+        return spiking_stage(x, T, *arguments)
+
+    monkeypatch.setattr("plifctl.snn.networks.spiking_stage", stage)
+    model(torch.rand(2, 4, *SHAPE))
+    assert set(kernels) == {"auto"}
+    for one in (network, copy.deepcopy(network), fold_batch_norm(network)):
+        with FakeTensorMode():
+            assert one._kernel_for(torch.empty(1, device=gpu)) == "triton"
+    network.kernel = "eager"  # the user's choice
+    with FakeTensorMode():
+        assert network._kernel_for(torch.empty(1, device=gpu)) == "eager"

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -286,6 +287,46 @@ class TestLayers:
         torch.testing.assert_close(ours.running_var, theirs.running_var, rtol=1e-12, atol=0)
         assert ours.num_batches_tracked == 4
 
+    @pytest.mark.parametrize("kernel", KERNELS)
+    @pytest.mark.parametrize("per_step", [True, False])
+    def test_batch_norm_without_momentum_keeps_the_mean_as_torch_does(self, per_step: bool, kernel: Any) -> None:
+        from plifctl.snn.layers import BatchNorm
+
+        ours = BatchNorm(3, per_step=per_step).double()
+        theirs = torch.nn.BatchNorm2d(3, momentum=None).double()  # type: ignore[arg-type]
+        ours.momentum = None  # type: ignore[assignment]
+        for samples in (2, 5, 3):
+            x = 3 + torch.randn(4, samples, 3, 5, 5, dtype=torch.float64)
+            spiking_stage(x, 4, SpikingLayer(PLIF, (3, 5, 5)).double().dynamics(x), ours, kernel=kernel)
+            for part in x if per_step else [x.flatten(0, 1)]:
+                theirs(part)
+        for name, expected in theirs.named_buffers():
+            torch.testing.assert_close(ours.get_buffer(name), expected, rtol=1e-12, atol=0)
+
+    def test_update_bn_of_averaged_weights_gives_the_statistics_of_the_data(self) -> None:
+        from torch.optim.swa_utils import AveragedModel, update_bn
+
+        net = network("BN-SN-FC20-SN-APk10s10", (1, 4, 4), 2)
+        batches = [torch.rand(6, 3, 1, 4, 4) for _ in range(2)]
+        averaged = AveragedModel(net)
+        update_bn(batches, averaged)
+        norm = averaged.module.layers["bn0"]
+        mean = torch.cat(batches).mean((0, 1, 3, 4))
+        torch.testing.assert_close(norm.running_mean, mean)
+        assert norm.momentum == 0.1
+
+    @pytest.mark.parametrize("norm", [torch.nn.SyncBatchNorm, torch.nn.BatchNorm3d])
+    def test_batch_norm_of_torch_is_refused(self, norm: Any) -> None:
+        """Of as many samples as channels it would take the samples for channels."""
+        net = network("c4k3s1-BN-SN-FC20-SN-APk10s10", (2, 4, 4), 2).eval()
+        net = torch.nn.SyncBatchNorm.convert_sync_batchnorm(net) if norm is torch.nn.SyncBatchNorm else net
+        if norm is not torch.nn.SyncBatchNorm:
+            net.layers["bn0"] = norm(4).eval()
+        frames = torch.ones(4, 3, 2, 4, 4)
+        for call in (lambda: net(frames), lambda: net.step(frames[:, 0])):
+            with pytest.raises(UsageError, match="plifctl's batch norm, which already takes the statistics of all"):
+                call()
+
     @pytest.mark.parametrize("samples", [1, 2])
     def test_gradients_channels_last_images_equal_between_kernels(self, samples: int) -> None:
         """torch's own batch norm gets those of a single image wrong."""
@@ -402,6 +443,27 @@ class TestNeuronsAsModules:
         with pytest.raises(ValueError, match=r"found an input of shape \[5\], expected \[T, N, ...\]"):
             layer(torch.rand(5))
 
+    def test_shape_takes_whole_numbers_of_numpy(self) -> None:
+        sizes = np.array([4, 5])
+        layer = plifctl.PLIF(tau_per="neuron", shape=(sizes[0], sizes[1]))
+        assert layer.a is not None
+        assert layer.a.shape == (4, 5)
+
+    @pytest.mark.filterwarnings("ignore")  # of torch, which warns that a program is recorded for one shape
+    @pytest.mark.parametrize("record", ["trace", "export", "strict export"])
+    def test_recorded_program_gives_the_same_spikes(self, record: str) -> None:
+        torch.manual_seed(0)
+        first, second = plifctl.PLIF(v_threshold=0.3), plifctl.LIF(3.0, v_threshold=0.02)
+        net = torch.nn.Sequential(torch.nn.Linear(20, 30), first, torch.nn.Linear(30, 4), second)
+        x = 3 * torch.randn(6, 3, 20)
+        if record == "trace":
+            recorded = torch.jit.trace(net, (x,))  # type: ignore[no-untyped-call]
+        else:
+            recorded = torch.export.export(net, (x,), strict=record == "strict export").module()
+        for frames in (x, 2 * x):
+            assert net(frames).any()
+            assert torch.equal(recorded(frames), net(frames))
+
     @pytest.mark.parametrize(
         ("make", "message"),
         [
@@ -413,6 +475,8 @@ class TestNeuronsAsModules:
             (lambda: plifctl.PLIF(kind="lif"), "^PLIF: no argument kind; its time constant is tau_0$"),
             (lambda: plifctl.PLIF(shape=5), "PLIF: shape: found 5, expected whole numbers above 0"),  # type: ignore[arg-type]
             (lambda: plifctl.PLIF(shape=(4, 0)), r"PLIF: shape: found \(4, 0\), expected"),
+            (lambda: plifctl.PLIF(shape=(True, 2)), r"PLIF: shape: found \(True, 2\), expected"),
+            (lambda: plifctl.PLIF(shape=(4.0, 2)), r"PLIF: shape: found \(4.0, 2\), expected"),  # type: ignore[arg-type]
         ],
     )
     def test_neuron_of_invalid_settings_is_refused(self, make: Callable[[], Any], message: str) -> None:
