@@ -47,12 +47,8 @@ def start_child(task: Task, environment: Mapping[str, str], folder: Path | None 
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={
-                **os.environ,
-                **environment,
-                "PYTHONSAFEPATH": "1",
-                "TTY_COMPATIBLE": "0",
-            },  # FORCE_COLOR would colour the log
+            # FORCE_COLOR would colour the log
+            env={**os.environ, **environment, "PYTHONSAFEPATH": "1", "TTY_COMPATIBLE": "0"},
             cwd=folder,
             start_new_session=True,
         )

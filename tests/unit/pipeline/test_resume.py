@@ -35,6 +35,22 @@ def test_resumed_experiment_of_another_data_set_of_the_same_digest_is_refused(
             resumed_experiment(replace(options, experiment=changed), run)
 
 
+@pytest.mark.parametrize("resume", ["auto", "g1"])
+def test_longer_training_of_a_run_that_has_tested_once_is_refused(tmp_path: Path, resume: str) -> None:
+    tested = make_run(tmp_path / "runs", name="g1", protocol="B")
+    options = TrainOptions(experiment="demo", overrides=("train.epochs=4",), name="g1", resume=resume, protocol="B")
+    with pytest.raises(ResumeError, match="epoch 3 has been tested, and protocol B tests once"):
+        resumed_experiment(options, tested)
+    shorter = replace(options, overrides=("train.epochs=3",))
+    assert resumed_experiment(shorter, tested).spec.train.epochs == 3
+    untested = make_run(tmp_path / "runs", name="g2", protocol="B", finished=False)
+    assert resumed_experiment(options, untested).spec.train.epochs == 4
+    each = "validation.test=every-epoch"
+    tests_all = make_run(tmp_path / "runs", each, name="g3", protocol="B")
+    longer = replace(options, overrides=("train.epochs=4", each))
+    assert resumed_experiment(longer, tests_all).spec.train.epochs == 4
+
+
 def test_train_of_a_finished_run_needs_neither_its_cache_nor_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
