@@ -184,5 +184,5 @@ def sweep_name(spec: SweepSpec) -> str:
         return spec.sweep
     tables = f"table-{'-'.join(spec.tables)}" if spec.tables else ""
     stems = (Path(name).stem if is_file_name(name) else name for name in spec.experiments)
-    about = "+".join(filter(None, [tables, *map(_plain, stems)]))
-    return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json', exclude={'title'}))[:6]}"
+    about = "+".join(filter(None, [tables, *map(_plain, stems)])).strip("-.")  # other letters are left out
+    return f"{about[:_MAX_SWEEP_NAME] or 'sweep'}-{digest_of(spec.model_dump(mode='json', exclude={'title'}))[:6]}"

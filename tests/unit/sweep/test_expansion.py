@@ -119,6 +119,7 @@ def test_sweep_name_is_the_given_one_or_the_same_for_the_same_lists() -> None:
     assert sweep_name(spec) == sweep_name(spec.model_copy())
     assert sweep_name(spec).startswith("table-4+demo+my_file-")
     assert sweep_name(spec) != sweep_name(spec.model_copy(update={"seeds": (1,)}))
+    assert sweep_name(SweepSpec(experiments=("数据.yaml",))).startswith("sweep-")
     assert sweep_name(spec.model_copy(update={"sweep": "my sweep"})) == "my sweep"
     many = SweepSpec(experiments=tuple(f"experiment-{number}" for number in range(100)))
     assert len(sweep_name(many)) < 80

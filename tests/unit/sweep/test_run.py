@@ -317,6 +317,20 @@ def test_finished_runs_of_other_data_are_named(
     assert "2 finished runs were trained on other data than x.h5 has now, e.g. demo-" in caplog.text
 
 
+def test_finished_runs_of_another_training_version_are_named(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine()
+    run_sweep(sweep_options(runs, seeds=(1, 2)))
+    monkeypatch.setattr("plifctl.sweep.caches.TRAINING_VERSION", 99)
+    dry_run(sweep_options(runs, seeds=(1, 2)))
+    assert "training version" not in caplog.text  # all of one
+    for start in (dry_run, run_sweep):
+        caplog.clear()
+        start(sweep_options(runs, seeds=(1, 2, 3)))
+        assert "2 finished runs are of training version 5, which has no common mean with today's 99" in caplog.text
+
+
 def test_run_folder_that_is_something_else_fails_alone(runs: Path, engine: MakeEngine) -> None:
     options = sweep_options(runs, seeds=(1, 2, 3, 4))
     engine()
