@@ -198,10 +198,13 @@ def _fold_overrides(text: str) -> list[str]:
 def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:
     from plifctl.cli.observer import TerminalObserver
     from plifctl.pipeline.train import plan_training, train
+    from plifctl.training.distributed import rank_info
     from plifctl.training.process import keep_freed_memory
 
     if dry_run:
-        _print_plan(plan_training(wanted), as_json)
+        plan = plan_training(wanted)
+        if (info := rank_info()) is None or info.rank == 0:
+            _print_plan(plan, as_json)
         return
     keep_freed_memory()
     result = train(wanted, TerminalObserver(), console.bar)

@@ -16,7 +16,7 @@ from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
 from plifctl.pipeline.runs import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
 from plifctl.pipeline.train_options import TrainOptions
-from plifctl.runs import Run, find_run, is_trained
+from plifctl.runs import Run, find_run, is_added, is_imported, is_trained
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,11 @@ def find_resumed(options: TrainOptions, runs_dir: Path) -> Run | None:
         raise UsageError(
             f"{runs_dir / name}: exists already",
             hint="to continue it: --resume auto; for a run beside it: another --name",
+        )
+    if is_imported(runs_dir / name) or is_added(runs_dir / name):
+        raise UsageError(
+            f"{runs_dir / name}: a run that was added or imported, and cannot be continued",
+            hint="rename its folder, or choose another --name",
         )
     if not is_trained(runs_dir / name):
         raise UsageError(
