@@ -145,7 +145,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         *_accuracies(rows, width - 24),
         ("best epoch", "" if best is None or tree["protocol"] == "C" else best["epoch"]),
         *summarize_environment(tree["environment"]).items(),
-        ("resume", tree["resume"] or _when_finished(run, tree["protocol"])),
+        ("resume", tree["resume"] or _when_finished(run)),
     ]
     console.emit_table(("", "value"), [(name, value) for name, value in facts if value != ""])
     _print_sessions(tree["sessions"])
@@ -168,8 +168,8 @@ def _print_controls(path: Path, controls: list[dict[str, Any]]) -> None:
         console.note(f"controls not counted: {names}: {stale[0]['problem']}; {again}")
 
 
-def _when_finished(run: Run, protocol: str) -> str:
-    if protocol == "C":
+def _when_finished(run: Run) -> str:
+    if run.config().tests_once:
         return "finished, and tested once"
     return f"finished; to train longer: {run.resume_command()} --epochs N"
 

@@ -198,9 +198,12 @@ def _fold_overrides(text: str) -> list[str]:
 def _run(wanted: TrainOptions, *, dry_run: bool, as_json: bool) -> None:
     from plifctl.cli.observer import TerminalObserver
     from plifctl.pipeline.train import plan_training, train
+    from plifctl.training.distributed import rank_info
 
     if dry_run:
-        _print_plan(plan_training(wanted), as_json)
+        plan = plan_training(wanted)
+        if (info := rank_info()) is None or info.rank == 0:
+            _print_plan(plan, as_json)
         return
     result = train(wanted, TerminalObserver(), console.bar)
     if result.rank == 0:

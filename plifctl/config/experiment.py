@@ -116,6 +116,12 @@ class ExperimentSpec(Spec):
         """sha256 of :meth:`identity` in the words of 0.1.0, hexadecimal."""
         return digest_of(hashed_words(self.identity()))
 
+    def kept_settings(self) -> dict[str, Any]:
+        """Returns what two runs must share for one to continue or replace the other, by dotted key; epochs may grow."""
+        of_cache = {"layout", "shape", "classes"}  # not in the digest, but in the key of the cache
+        others = self.model_dump(mode="json", include={"name": True, "train": {"seed"}, "dataset": of_cache})
+        return flatten(self.identity()) | flatten(others)
+
     def for_protocol(self, protocol: Protocol) -> ExperimentSpec:
         """Returns the experiment as a protocol runs it: B, and C with what B has chosen, may have another T."""
         if protocol == "A" or self.validation.T is None:

@@ -72,7 +72,7 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     last_epoch = which == "best" and run.config().protocol == "C"
     raise CheckpointError(
         f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the "
-        + ("last epoch: --checkpoint last is that of the latest" if last_epoch else "first epoch"),
+        + (f"last epoch: that of the latest is {run.checkpoint('last')}" if last_epoch else "first epoch"),
         hint=f"plifctl watch {run_argument(run.path)}" if status == "running" else run.resume_command(),
     )
 

@@ -7,10 +7,8 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from plifctl.config.base import flatten
-from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.experiment import Experiment
 from plifctl.config.lookup import load_experiment
 from plifctl.config.overrides import is_modification, merge_overrides, override_texts
 from plifctl.config.yaml_tree import Origin
@@ -18,7 +16,7 @@ from plifctl.errors import PlifctlError, ResumeError, UsageError, join_problems
 from plifctl.pipeline.run_name import check_run_name
 from plifctl.pipeline.start_weights import find_start_weights
 from plifctl.pipeline.train_options import TrainOptions
-from plifctl.runs import Run, find_run, is_trained
+from plifctl.runs import Run, find_run, is_added, is_imported, is_trained
 
 _log = logging.getLogger(__name__)
 
@@ -48,6 +46,11 @@ def find_resumed(options: TrainOptions, runs_dir: Path) -> Run | None:
             f"{runs_dir / name}: exists already",
             hint="to continue it: --resume auto; for a run beside it: another --name",
         )
+    if is_imported(runs_dir / name) or is_added(runs_dir / name):
+        raise UsageError(
+            f"{runs_dir / name}: a run that was added or imported, and cannot be continued",
+            hint="rename its folder, or choose another --name",
+        )
     if not is_trained(runs_dir / name):
         raise UsageError(
             f"{runs_dir / name}: not a run of plifctl; move it away, or remove it", hint="or choose another --name"
@@ -67,7 +70,7 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
         )
     resolved = _named_again(options, run) if options.experiment is not None else _recorded_experiment(options, run)
     was, now = config.spec, resolved.spec
-    before, after = _kept_settings(was), _kept_settings(now)
+    before, after = was.kept_settings(), now.kept_settings()
     different = [
         f"{key}: was {before.get(key)}, now {after.get(key)}"
         for key in {**before, **after}
@@ -75,10 +78,10 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     ]
     if now.train.epochs < was.train.epochs:
         different.append(f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; they may only grow")
-    if config.protocol == "C" and now.train.epochs > was.train.epochs <= len(run.metrics()):
+    if now.train.epochs > was.train.epochs and config.tests_once and (epoch := _tested_epoch(run)) is not None:
         different.append(
-            f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; epoch {was.train.epochs} has been tested, "
-            "and protocol C tests once: a longer training is a new run"
+            f"train.epochs: was {was.train.epochs}, now {now.train.epochs}; epoch {epoch} has been tested, "
+            f"and protocol {config.protocol} tests once: a longer training is a new run"
         )
     if different:
         raise ResumeError(
@@ -90,11 +93,12 @@ def resumed_experiment(options: TrainOptions, run: Run) -> Experiment:
     return replace(resolved, overrides=(*kept, *(text for text in resolved.overrides if not is_modification(text))))
 
 
-def _kept_settings(spec: ExperimentSpec) -> dict[str, Any]:
-    """Returns the settings that a resumed run must keep, by dotted key."""
-    of_cache = {"layout", "shape", "classes"}  # not in the digest, but in the key of the cache
-    others = spec.model_dump(mode="json", include={"name": True, "train": {"seed"}, "dataset": of_cache})
-    return flatten(spec.identity()) | flatten(others)
+def _tested_epoch(run: Run) -> int | None:
+    """Returns the epoch that a run which tests once has tested; None: its training has not ended."""
+    if (run.path / "result.json").is_file():
+        return run.record().best_epoch
+    # of protocol C, the row of the last epoch has the test accuracy before there is a result
+    return next((row["epoch"] for row in run.metrics() if row["test_accuracy"] is not None), None)
 
 
 def _recorded_experiment(options: TrainOptions, run: Run) -> Experiment:

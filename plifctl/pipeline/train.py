@@ -197,7 +197,7 @@ def _train(options: TrainOptions, observer: TrainObserver, progress: Progress, r
     task = resolve(options, ranks)
     if (done := task.finished) is not None:
         longer = "it stopped early" if done.record().stopped_early else "a larger --epochs trains it longer"
-        if options.protocol == "C":
+        if done.config().tests_once:
             longer = "it was tested, once"
         _log.info("%s is finished; %s", done.name, longer)
         return TrainResult(done, trained=False, rank=ranks.rank)

@@ -72,6 +72,11 @@ class RunConfig:
         """The part of the samples that it is tested on; None if it is no cross-validation."""
         return fold_of(self.spec)
 
+    @property
+    def tests_once(self) -> bool:
+        """Whether it tests one epoch only, when its training has ended."""
+        return self.protocol == "C" or (self.protocol == "B" and self.spec.validation.test == "once")
+
 
 _Stamp = tuple[int, ...] | None
 
@@ -230,6 +235,18 @@ class Run:
         except RunError:  # no result, or damage that is named where the file is used
             return None
         return record if record.epochs < wanted and not record.stopped_early else None
+
+    def result_of(self, epochs: int) -> ResultRecord | None:
+        """Returns the result of a training of so many epochs, which may have stopped early; None: it has none.
+
+        It may be one that a longer training has not replaced yet.
+
+        Raises:
+            RunError: A file of a finished run is damaged.
+        """
+        if (kept := self.kept_result()) is not None:
+            return kept if kept.epochs == epochs else None
+        return self.record() if self.is_finished() and self.config().spec.train.epochs == epochs else None
 
     def is_finished(self) -> bool:
         """Returns whether it has the result of all its epochs."""

@@ -11,6 +11,7 @@ from plifctl import paths
 from plifctl.cache import Cache, raw_independent_key
 from plifctl.config.base import digest_of
 from plifctl.errors import PlifctlError, UsageError
+from plifctl.pipeline.commands import prepare_command_of
 from plifctl.pipeline.current_cache import find_current_cache
 from plifctl.pipeline.experiment_cache import experiment_cache
 from plifctl.pipeline.progress import Progress
@@ -18,6 +19,7 @@ from plifctl.runs import Run
 from plifctl.sweep.expansion import Member
 from plifctl.sweep.plan import State
 from plifctl.sweep.planning import SweepOptions
+from plifctl.training.progress import TRAINING_VERSION
 
 _log = logging.getLogger(__name__)
 
@@ -78,7 +80,36 @@ def cache_of(member: Member, cache_dir: Path | None) -> Cache:
     Raises:
         CacheError: There is none.
     """
-    return find_current_cache(member.spec.framing, cache_dir or paths.cache_dir(), prepare="")
+    cache_dir = cache_dir or paths.cache_dir()
+    prepare = prepare_command_of(member.spec, file=member.file, cache_dir=cache_dir)
+    return find_current_cache(member.spec.framing, cache_dir, prepare=prepare)
+
+
+def warn_of_other_versions(states: Mapping[str, State], runs_dir: Path) -> None:
+    """Warns of finished runs of other training versions than the rest of a sweep: they have no common mean with it.
+
+    Args:
+        states: State of each run, by name.
+        runs_dir: Runs directory.
+    """
+    versions: dict[str, tuple[int, ...]] = {}
+    for name in states:
+        versions[name] = (TRAINING_VERSION,)  # of a run that is trained from now on
+        if states[name] == "finished":
+            with suppress(PlifctlError):  # a damaged run is named by its state
+                versions[name] = Run(runs_dir / name).record().training_versions
+    others = [name for name, found in versions.items() if found != (TRAINING_VERSION,)]
+    if others and len({*versions.values()}) > 1:
+        known = sorted({str(version) for name in others for version in versions[name]})
+        _log.warning(
+            "%d finished run%s of training version %s, which has no common mean with today's %d, e.g. %s: "
+            "removed runs are trained again",
+            len(others),
+            " is" if len(others) == 1 else "s are",
+            ", ".join(known) or "unknown",
+            TRAINING_VERSION,
+            others[0],
+        )
 
 
 def _warn_of_other_data(finished: Sequence[str], cache: Cache, options: SweepOptions) -> None:

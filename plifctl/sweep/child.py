@@ -36,7 +36,8 @@ def start_child(task: Task, environment: Mapping[str, str], folder: Path | None 
 
     Args:
         task: The task; its log is created with its folder.
-        environment: Variables besides those of this process.
+        environment: Variables besides those of this process. Python imports nothing from the working directory, in
+            no process of the task.
         folder: Working directory; None: that of this process.
     """
     task.log.parent.mkdir(parents=True, exist_ok=True)
@@ -46,7 +47,8 @@ def start_child(task: Task, environment: Mapping[str, str], folder: Path | None 
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, **environment, "TTY_COMPATIBLE": "0"},  # FORCE_COLOR would colour the log
+            # FORCE_COLOR would colour the log
+            env={**os.environ, **environment, "PYTHONSAFEPATH": "1", "TTY_COMPATIBLE": "0"},
             cwd=folder,
             start_new_session=True,
         )

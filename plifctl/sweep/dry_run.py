@@ -12,7 +12,7 @@ from plifctl import paths
 from plifctl.cache import Cache
 from plifctl.errors import CacheError
 from plifctl.pipeline.commands import prepare_command_of
-from plifctl.sweep.caches import cache_of, group_by_cache
+from plifctl.sweep.caches import cache_of, group_by_cache, warn_of_other_versions
 from plifctl.sweep.engines import check_resources
 from plifctl.sweep.estimates import Estimate, estimate_runs
 from plifctl.sweep.expansion import Member, expand
@@ -94,6 +94,7 @@ def dry_run(options: SweepOptions) -> DryRun:
     members = expand(options.spec)
     plan, members = plan_sweep(options, members)
     status = read_plan(plan, runs_dir)
+    warn_of_other_versions({entry.run.name: entry.state for entry in status.runs}, runs_dir)
     if status.unfinished:
         check_resources(options.engine, options.resources)
     cache_dir = options.cache_dir or paths.cache_dir()

@@ -79,8 +79,20 @@ def expand(spec: SweepSpec) -> list[Member]:
     found: dict[str, Member] = {}
     for seed, (name, protocol), point, fold in itertools.product(seeds, pairs, itertools.product(*axes), folds):
         member = _member(spec, name, protocol, dict(point), seed, fold, registry)
-        found.setdefault(member.name, member)  # two tables may share a run, and two texts mean one value
+        first = found.setdefault(member.name, member)  # two tables may share a run, and two texts mean one value
+        _check_same(first, member)
     return list(found.values())
+
+
+def _check_same(first: Member, second: Member) -> None:
+    """Raises UsageError if two trainings of one name have other data: the digest in the name does not cover all."""
+    one, two = ({**m.spec.kept_settings(), "dataset.raw": m.spec.dataset.raw} for m in (first, second))
+    if different := [key for key in one if one[key] != two.get(key)]:
+        places = " and ".join(str(member.file or member.spec.name) for member in (first, second))
+        raise UsageError(
+            f"{places}: two experiments called {first.spec.name}, with other values of {', '.join(different)}",
+            hint="give one of them another name:",
+        )
 
 
 def _pairs(spec: SweepSpec, registry: Registry) -> Iterator[tuple[str, Protocol]]:
@@ -172,5 +184,5 @@ def sweep_name(spec: SweepSpec) -> str:
         return spec.sweep
     tables = f"table-{'-'.join(spec.tables)}" if spec.tables else ""
     stems = (Path(name).stem if is_file_name(name) else name for name in spec.experiments)
-    about = "+".join(filter(None, [tables, *map(_plain, stems)]))
-    return f"{about[:_MAX_SWEEP_NAME]}-{digest_of(spec.model_dump(mode='json', exclude={'title'}))[:6]}"
+    about = "+".join(filter(None, [tables, *map(_plain, stems)])).strip("-.")  # other letters are left out
+    return f"{about[:_MAX_SWEEP_NAME] or 'sweep'}-{digest_of(spec.model_dump(mode='json', exclude={'title'}))[:6]}"

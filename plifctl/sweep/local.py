@@ -31,9 +31,9 @@ class _Process:
 class LocalEngine:
     """Runs tasks as processes of this machine.
 
-    Each process gets an equal share of the cores (OMP_NUM_THREADS; waiting threads sleep) and its own GPUs
-    (CUDA_VISIBLE_DEVICES). Ctrl-C in the terminal reaches this process only, which stops the others; if this process is
-    killed, they stop by themselves.
+    Each process gets an equal share of the cores (OMP_NUM_THREADS, unless it is set; waiting threads sleep) and its own
+    GPUs (CUDA_VISIBLE_DEVICES). Ctrl-C in the terminal reaches this process only, which stops the others; if this
+    process is killed, they stop by themselves.
 
     Args:
         resources: Runs at the same time, by default as many as the GPUs allow, or 1 without; and what each gets.
@@ -56,6 +56,7 @@ class LocalEngine:
         self.limit = min(resources.jobs or most or 1, most or 10_000)
         self._each = each
         self._free = [tuple(gpus[index * each : (index + 1) * each]) for index in range(self.limit)]
+        self._is_stated = resources.cpus is not None  # which overrides the environment
         self._threads = resources.cpus or max(1, usable_cores() // self.limit)
         self._queue: deque[Task] = deque()
         self._running: dict[str, _Process] = {}
@@ -102,6 +103,8 @@ class LocalEngine:
 
     def _open(self, task: Task, gpus: tuple[str, ...]) -> subprocess.Popen[bytes]:
         threads = thread_settings(self._threads, self._each)  # torchrun starts a process for each GPU
+        if not self._is_stated:
+            threads = {name: os.environ.get(name) or share for name, share in threads.items()}
         return start_child(task, {**threads, "CUDA_VISIBLE_DEVICES": ",".join(gpus)})
 
 

@@ -54,6 +54,7 @@ class PlannedRun(Spec):
         epochs: Epochs to train.
         values: Values of the grid, and the fold, by key.
         digest: Digest of the experiment.
+        settings: Digest of all settings that its run must have; empty in a plan of 0.1.0.
         dataset: Name of the data set.
         command: What a person types to train it alone.
         argv: What the engine starts.
@@ -70,6 +71,7 @@ class PlannedRun(Spec):
     epochs: int
     values: dict[str, Any] = Field(default_factory=dict)
     digest: str
+    settings: str = ""
     dataset: str
     command: str
     argv: _Strings = Field(strict=False)

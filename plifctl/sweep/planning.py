@@ -12,8 +12,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from plifctl import paths
+from plifctl.config.base import digest_of
 from plifctl.config.choices import TRAINING_VERBS
 from plifctl.config.choices import Engine as EngineName
+from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.overrides import override_texts
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
 from plifctl.errors import RunError
@@ -93,18 +96,19 @@ def _adopt_finished(members: Sequence[Member], runs_dir: Path) -> list[Member]:
         if os.path.lexists(runs_dir / member.name):
             return member
         same = found.get((spec.digest, member.protocol, spec.train.seed, spec.name), ())
-        finished = [folder.name for folder in same if _has_finished(folder, spec.train.epochs)]
+        finished = [folder.name for folder in same if _has_finished(folder, spec)]
         return replace(member, name=finished[-1]) if finished else member
 
     return [adopt(member) for member in members]
 
 
-def _has_finished(folder: Path, epochs: int) -> bool:
-    """Returns whether a run has the result of a training of so many epochs, which may have stopped early."""
+def _has_finished(folder: Path, spec: ExperimentSpec) -> bool:
+    """Returns whether a run has the result of this training."""
     with suppress(RunError):  # damaged
         if is_trained(folder):  # and not only a result that somebody copied
             run = Run(folder)
-            return run.config().spec.train.epochs == epochs and run.is_finished()
+            has_settings = run.config().spec.kept_settings() == spec.kept_settings()
+            return has_settings and run.result_of(spec.train.epochs) is not None
     return False
 
 
@@ -112,7 +116,9 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
     spec, gpus = member.spec, options.resources.gpus or 1
     words = _training_words(member, options, runs_dir)
     start = [sys.executable, "-m"]
-    check = ("--digest", spec.digest)  # the experiment may be edited before its turn comes
+    # the experiment may be edited before its turn comes
+    planned = override_texts({"train.epochs": spec.train.epochs, "train.seed": spec.train.seed})
+    check = (*(word for text in planned for word in ("--set", text)), "--digest", spec.digest)
     if gpus > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
     return PlannedRun(
@@ -123,6 +129,7 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
         epochs=spec.train.epochs,
         values=dict(member.values),
         digest=spec.digest,
+        settings=digest_of(spec.kept_settings()),
         dataset=spec.dataset.name,
         command=shlex.join(["plifctl", *words]),
         argv=(*start, "plifctl", *words, *check),

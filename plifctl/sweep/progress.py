@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from plifctl import files
+from plifctl.config.base import digest_of
 from plifctl.config.lookup import load_registry
 from plifctl.errors import PlifctlError
 from plifctl.runs import RegisteredExperiments, Run, is_trained
@@ -119,7 +120,9 @@ class ProgressReader:
         known = self._finished.get(run.name)
         if known is not None and known[0] == self._stamps(run):
             return True
-        return is_trained(self._folder(run)) and self._open(run).is_finished()
+        if not is_trained(self._folder(run)):
+            return False
+        return self._open(run).is_finished() or self._open(run).result_of(run.epochs) is not None
 
     def _stamps(self, run: PlannedRun) -> object:
         return [files.stamp(self._folder(run) / name) for name in _FILES]
@@ -156,14 +159,16 @@ class ProgressReader:
         if difference := _difference(planned, run):
             reason = f"{run.path} has {difference}; rename or remove it: plifctl runs rm {run_argument(run.path)}"
             return RunProgress(_at(planned, "failed", reason))
-        status, rows = run.status(), run.metrics()
+        status, rows, result = run.status(), run.metrics(), run.result_of(planned.epochs)
         state: State = "failed" if status == "failed" else "interrupted"
-        if status == "finished" or status == "running":
+        if result is not None:  # perhaps one that a longer training has not replaced
+            state, rows = "finished", rows[: result.epochs]
+        elif status == "running":
             state = status
         elif job is not None and job.state != "ended":
             state = job.state
         reason = "" if state in ("finished", "running") else self._reason(job, run, planned)
-        config, accuracy = run.config(), run.accuracy_so_far()
+        config, accuracy = run.config(), run.accuracy_so_far() if result is None else result.reported
         on_tests = accuracy is not None and accuracy.of == "test"
         comparable = run.info()["cache"].get("complete") and on_tests and config.recipe != "fast"
         found = RunProgress(
@@ -192,7 +197,8 @@ class ProgressReader:
         known, code = (job.reason, job.exit_code) if job is not None else ("", None)
         if job is not None and job.state == "ended":
             if code == 0 and run is None:
-                return f"{self._folder(planned)} is gone: it was removed or renamed after its training"
+                log = self._file.log_of(planned.name)
+                return f"the command ended without an error, but {self._folder(planned)} is not there; see {log}"
             if code is None or 0 < code < _SIGNALLED:
                 return last_error(self._file.log_of(planned.name)) or known
         is_killed = code is not None and (code < 0 or code == _SIGNALLED + signal.SIGKILL)
@@ -227,12 +233,15 @@ def _reached(tests: Mapping[int, float], chosen_by: Mapping[int, float]) -> dict
 def _difference(planned: PlannedRun, run: Run) -> str:
     """Returns what is different in a run that has the name of a planned one; empty if nothing is."""
     config = run.config()
-    if config.spec.digest != planned.digest or config.protocol != planned.protocol:
+    spec = config.spec
+    if spec.digest != planned.digest or config.protocol != planned.protocol:
         return "other settings"
-    if config.spec.train.seed != planned.seed:
-        return f"seed {config.spec.train.seed}"
-    if config.spec.train.epochs != planned.epochs:
-        return f"{config.spec.train.epochs} epochs"
+    if spec.train.seed != planned.seed:
+        return f"seed {spec.train.seed}"
+    if planned.settings and digest_of(spec.kept_settings()) != planned.settings:
+        return "another name of its experiment, or other classes, shape or layout of its data set"
+    if spec.train.epochs != planned.epochs and run.result_of(planned.epochs) is None:
+        return f"{spec.train.epochs} epochs"
     return ""
 
 

@@ -16,7 +16,7 @@ from plifctl import paths
 from plifctl.config.choices import Engine as EngineName
 from plifctl.errors import MachineError, ResumeError, UsageError
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.sweep.caches import prepare_caches
+from plifctl.sweep.caches import prepare_caches, warn_of_other_versions
 from plifctl.sweep.engine import Engine, Job, Task
 from plifctl.sweep.engines import check_resources, open_engine
 from plifctl.sweep.expansion import Member, expand, sweep_name
@@ -120,6 +120,7 @@ class _Sweep:
         """Builds the missing caches; without its cache no run is started."""
         self.update()
         states = {run.name: run.state for run in self.plan.runs}
+        warn_of_other_versions(states, self._file.runs_dir)
         self._without_cache = prepare_caches(members, states, self._options, progress)
 
     def start(self) -> None:

@@ -85,6 +85,7 @@ class SlurmEngine:
                 array_parallelism=resources.jobs or len(tasks),
                 signal_delay_s=_WARNING_SECONDS,
                 wckey=None,
+                setup=["export PYTHONSAFEPATH=1"],  # imports nothing from the working directory
                 additional_parameters={"requeue": True, **{name: value or True for name, value in options.items()}},
             )
             # SLURM's variables, if this is a job itself, would be taken for options

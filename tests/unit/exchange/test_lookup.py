@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from factories import make_run
 
-from plifctl.errors import UsageError
+from plifctl.errors import CheckpointError, UsageError
 from plifctl.exchange.lookup import find_model, zoo_folders
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -40,3 +40,10 @@ def test_added_run_in_the_working_directory_has_one_meaning() -> None:
     shutil.copytree(zoo_folders()["demo"], "hands1")
     Path("hands1/added.json").write_text('{"schema_version": 1, "name": "hands1"}')
     assert find_model("hands1", "best", Path()) == Path("hands1")
+
+
+def test_best_checkpoint_of_a_refit_that_has_not_ended_is_refused_with_the_file_of_its_latest_epoch() -> None:
+    run = make_run(RUNS, name="c", protocol="C", finished=False)
+    run.checkpoint("best").unlink()
+    with pytest.raises(CheckpointError, match=f"that of the latest is {run.checkpoint('last')}"):
+        find_model("c", "best", RUNS)

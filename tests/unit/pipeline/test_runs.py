@@ -14,6 +14,7 @@ from plifctl.pipeline import runs as pipeline
 from plifctl.pipeline.compare_runs import compare_runs
 from plifctl.pipeline.external_runs import import_logs
 from plifctl.pipeline.run_files import find_removable, remove_folders, verify_runs
+from plifctl.pipeline.run_name import check_run_name
 from plifctl.pipeline.runs import describe_run, list_entries
 from plifctl.runs import RunRecorder, directory, external_folders, list_runs
 
@@ -143,6 +144,13 @@ def test_import_logs_with_an_invalid_name_is_refused(tmp_path: Path, name: str) 
     with pytest.raises(UsageError, match="not a valid folder name"):
         import_logs(logs(tmp_path / "logs", LOG), name=name)
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(("name", "problem"), [("-x", "read as an option"), (101 * "é", "a name of 202 bytes")])
+def test_name_of_a_run_that_would_fail_later_is_refused(name: str, problem: str) -> None:
+    with pytest.raises(UsageError, match=problem):
+        check_run_name(name)
+    check_run_name(100 * "é")
 
 
 @pytest.mark.parametrize("name", ["last", "zoo:demo", "x.pt"])

@@ -9,7 +9,7 @@ from sweeping import sweep_options
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
 from plifctl.pipeline.progress import silent
-from plifctl.sweep.caches import prepare_caches
+from plifctl.sweep.caches import cache_of, prepare_caches
 from plifctl.sweep.expansion import expand
 
 
@@ -23,6 +23,15 @@ def reasons(places: Path, raw: str, root: str) -> list[str]:
     own = replace(member, experiment=replace(member.experiment, spec=spec))
     options = replace(sweep_options(places / "runs"), source=RawSource(places / root))
     return list(prepare_caches([own], {own.name: "missing"}, options, silent).values())
+
+
+def test_cache_is_looked_for_with_the_command_that_builds_it(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (member,) = expand(SweepSpec.model_validate({"experiments": ("demo",)}))
+    commands: list[str] = []
+    monkeypatch.setattr("plifctl.sweep.caches.find_current_cache", lambda *_, prepare: commands.append(prepare))
+    cache_of(member, places / "caches")
+    assert commands[0].startswith("plifctl prepare ")
+    assert str(places / "caches") in commands[0]
 
 
 def test_recordings_other_than_those_that_the_runs_are_trained_on_are_refused(places: Path) -> None:

@@ -38,6 +38,12 @@ def test_start_child_appends_both_streams_to_the_log(tmp_path: Path) -> None:
     assert sorted(lines) == ["error", "error", f"first {tmp_path}", f"second {tmp_path}"]
 
 
+def test_child_and_its_children_import_nothing_from_the_working_directory(tmp_path: Path) -> None:
+    (tmp_path / "statistics.py").write_text("raise SystemExit(9)")
+    code = "import subprocess, sys, statistics; subprocess.run([sys.executable, '-c', 'import statistics'], check=True)"
+    assert wait_for_child(start_child(task(tmp_path, code), {}, tmp_path)) == 0
+
+
 def test_stop_child_waits_for_what_it_does_on_sigterm(tmp_path: Path) -> None:
     code = """
 import signal, sys, time

@@ -119,6 +119,27 @@ def test_sweep_name_is_the_given_one_or_the_same_for_the_same_lists() -> None:
     assert sweep_name(spec) == sweep_name(spec.model_copy())
     assert sweep_name(spec).startswith("table-4+demo+my_file-")
     assert sweep_name(spec) != sweep_name(spec.model_copy(update={"seeds": (1,)}))
+    assert sweep_name(SweepSpec(experiments=("数据.yaml",))).startswith("sweep-")
     assert sweep_name(spec.model_copy(update={"sweep": "my sweep"})) == "my sweep"
     many = SweepSpec(experiments=tuple(f"experiment-{number}" for number in range(100)))
     assert len(sweep_name(many)) < 80
+
+
+@pytest.mark.parametrize(("raw", "classes"), [("recB", "[a, b]"), ("recA", "[x, y]")])
+def test_two_files_of_one_name_and_other_data_are_refused(tmp_path: Path, raw: str, classes: str) -> None:
+    places = []
+    for file, folder, names in (("h1", "recA", "[a, b]"), ("h3", raw, classes)):
+        data = f"{{name: hands, title: hands, layout: class-folders, kind: events, shape: [2, 8, 8], classes: {names}, "
+        places.append(tmp_path / f"{file}.yaml")
+        places[-1].write_text(
+            f"name: hands\ntitle: hands\nlike: demo\nT: 4\ndataset: {data}raw: {folder}}}\n"
+            "frames: {slicing: number, outside_events: refuse, invalid_events: drop}\n"
+            "network: {name: n, structure: FC4-SN-APk2s2, dropout: 0.0, batch_norm: per-step}\n"
+            "split: {method: share, test: 0.2}\nvalidation: {method: share}\n"
+        )
+    assert [member.file for member in members(experiments=(str(places[1]),))] == [places[1]]
+    with pytest.raises(
+        UsageError, match=r"h1\.yaml and .*h3\.yaml: two experiments called hands, with other .*"
+    ) as error:
+        members(experiments=tuple(map(str, places)))
+    assert error.value.hint == "give one of them another name:"

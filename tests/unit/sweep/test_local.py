@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,9 +20,9 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Iterator[MakeEngine]:
     """Makes an engine of a machine with some GPUs; what it still runs is stopped in the end."""
     made: list[LocalEngine] = []
 
-    def make(visible: str = "", *, jobs: int | None = None, gpus: int | None = None) -> LocalEngine:
+    def make(visible: str = "", **resources: Any) -> LocalEngine:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        made.append(LocalEngine(Resources(jobs=jobs, gpus=gpus)))
+        made.append(LocalEngine(Resources(**resources)))
         return made[-1]
 
     yield make
@@ -80,6 +81,7 @@ def test_each_job_has_its_own_gpus_and_a_share_of_the_cores(
     tmp_path: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("plifctl.sweep.local.usable_cores", lambda: 8)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     local = engine("3, 5,7,9")
     code = "import os; print(os.environ['CUDA_VISIBLE_DEVICES'], os.environ['OMP_NUM_THREADS'])"
     tasks = [task(tmp_path, name, code) for name in "abcde"]
@@ -87,6 +89,20 @@ def test_each_job_has_its_own_gpus_and_a_share_of_the_cores(
     wait_for(local, *"abcde")
     assert [each.log.read_text().split() for each in tasks[:4]] == [["3", "2"], ["5", "2"], ["7", "2"], ["9", "2"]]
     assert tasks[4].log.read_text().split()[0] in ("3", "5", "7", "9")
+
+
+@pytest.mark.subprocess
+@pytest.mark.parametrize(("cpus", "expected"), [(None, "3"), (2, "2")])
+def test_threads_of_the_environment_hold_unless_cpus_are_stated(
+    tmp_path: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, cpus: int | None, expected: str
+) -> None:
+    monkeypatch.setattr("plifctl.sweep.local.usable_cores", lambda: 8)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    local = engine(cpus=cpus)
+    run = task(tmp_path, "a", "import os; print(os.environ['OMP_NUM_THREADS'])")
+    local.submit([run])
+    wait_for(local, "a")
+    assert run.log.read_text().split() == [expected]
 
 
 @pytest.mark.subprocess

@@ -44,7 +44,7 @@ def trained(runs_dir: Path, *, finished: bool, **options: Any) -> PlannedRun:
         (Job("running", "node1"), "running", ""),
         (ENDED, "failed", "exit code 6"),
         (Job("ended", "here", "killed by SIGKILL", -9), "failed", "killed by SIGKILL"),
-        (Job("ended", "here", "", 0), "failed", "gone"),
+        (Job("ended", "here", "", 0), "failed", "is not there; see "),
         (Job("ended", "here", "exit code 143", 143), "missing", ""),  # stopped before its first step
         (Job("ended", "here", "killed by SIGTERM", -15), "missing", ""),
         (Job("ended", "here", "exit code 130", 130), "missing", ""),

@@ -15,6 +15,7 @@ from factories import make_run
 from sweeping import FakeEngine, Trainer, fail_task, sweep_options, train_task, write_log
 
 from plifctl.config.lookup import load_experiment
+from plifctl.config.overrides import is_modification
 from plifctl.errors import CacheError, Interrupted, MachineError, RunError, UsageError
 from plifctl.runs import Run, list_runs, load_records
 from plifctl.runs.directory import write_config
@@ -176,11 +177,53 @@ def test_run_that_was_trained_under_another_name_is_part_of_the_sweep(runs: Path
 
 
 def test_run_that_was_made_longer_is_not_taken_for_the_short_one(runs: Path, engine: MakeEngine) -> None:
-    run = make_run(runs, "train.seed=1", name="mine")
-    write_config(run.path, load_experiment("demo", ["train.epochs=9", "train.seed=1"]), "A")
+    make_run(runs, "train.seed=1", name="mine", epochs=9)
     fake = engine()
     plan = run_sweep(sweep_options(runs, seeds=(1,)))
     assert fake.submitted == [plan.runs[0].name] != ["mine"]
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_run_whose_longer_training_has_not_ended_is_finished_by_the_result_that_it_keeps(
+    runs: Path, engine: MakeEngine, named: bool
+) -> None:
+    options = sweep_options(runs, seeds=(1,))
+    engine()
+    name = run_sweep(options).runs[0].name if named else "mine"
+    run = Run(runs / name) if named else make_run(runs, "train.seed=1", name=name)
+    write_config(run.path, load_experiment("demo", ["train.epochs=9", "train.seed=1"]), "A")
+    fake = engine()
+    (planned,) = run_sweep(options).runs
+    assert (planned.name, planned.state, planned.reason, fake.submitted) == (name, "finished", "", [])
+
+
+def test_run_on_other_classes_is_not_part_of_the_sweep(runs: Path, engine: MakeEngine) -> None:
+    run = make_run(runs, "train.seed=1", name="mine")
+    experiment = load_experiment("demo", ["train.epochs=3", "train.seed=1"])
+    dataset = experiment.spec.dataset
+    others = dataset.model_copy(update={"classes": tuple(f"other-{name}" for name in dataset.classes)})
+    write_config(run.path, replace(experiment, spec=experiment.spec.model_copy(update={"dataset": others})), "A")
+    fake = engine()
+    plan = run_sweep(sweep_options(runs, seeds=(1,)))
+    assert fake.submitted == [plan.runs[0].name] != ["mine"]
+    shutil.rmtree(runs / plan.runs[0].name)
+    run.path.rename(runs / plan.runs[0].name)
+    engine({"": lambda fake, task: Job("ended", "here", "exit code 3", 3)})
+    (planned,) = run_sweep(sweep_options(runs, seeds=(1,))).runs
+    assert planned.state == "failed"
+    assert "other classes" in planned.reason
+
+
+def test_run_is_started_with_the_epochs_and_the_seed_that_were_planned(runs: Path, engine: MakeEngine) -> None:
+    def train(fake: FakeEngine, task: Task) -> Job:
+        words = [word for option, word in pairwise(task.argv) if option == "--set"]
+        assert words[-2:] == ["train.epochs=3", f"train.seed={load_experiment('demo').spec.train.seed}"]
+        return train_task(fake, task)
+
+    engine({"": train})
+    (planned,) = run_sweep(sweep_options(runs)).runs
+    assert planned.state == "finished"
+    assert not any(map(is_modification, Run(runs / planned.name).record().overrides))
 
 
 def test_run_of_somebody_else_hides_no_run_of_the_same_settings(runs: Path, engine: MakeEngine) -> None:
@@ -274,6 +317,20 @@ def test_finished_runs_of_other_data_are_named(
     assert "2 finished runs were trained on other data than x.h5 has now, e.g. demo-" in caplog.text
 
 
+def test_finished_runs_of_another_training_version_are_named(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine()
+    run_sweep(sweep_options(runs, seeds=(1, 2)))
+    monkeypatch.setattr("plifctl.sweep.caches.TRAINING_VERSION", 99)
+    dry_run(sweep_options(runs, seeds=(1, 2)))
+    assert "training version" not in caplog.text  # all of one
+    for start in (dry_run, run_sweep):
+        caplog.clear()
+        start(sweep_options(runs, seeds=(1, 2, 3)))
+        assert "2 finished runs are of training version 5, which has no common mean with today's 99" in caplog.text
+
+
 def test_run_folder_that_is_something_else_fails_alone(runs: Path, engine: MakeEngine) -> None:
     options = sweep_options(runs, seeds=(1, 2, 3, 4))
     engine()
@@ -344,7 +401,7 @@ def test_run_that_is_removed_after_its_training_is_said_to_be_gone(runs: Path, e
     engine({"": train_and_remove})
     plan = run_sweep(sweep_options(runs, seeds=(1,)))
     assert plan.runs[0].state == "failed"
-    assert "removed or renamed" in plan.runs[0].reason
+    assert f"{runs / plan.runs[0].name} is not there; see {runs}" in plan.runs[0].reason
     again = engine()
     assert run_sweep(sweep_options(runs, seeds=(1,))).runs[0].name == "elsewhere"
     assert again.submitted == []
