@@ -12,13 +12,13 @@ import typer
 from typer.core import TyperGroup
 
 from plifctl.cli import console, imports, options
-from plifctl.config.choices import RunFilter
+from plifctl.config.choices import PROTOCOL_ACCURACY, RunFilter
 from plifctl.errors import UsageError
 from plifctl.units import format_age, format_bytes, format_setting, letters
 
 if TYPE_CHECKING:
     from plifctl.pipeline.runs import RunEntry
-    from plifctl.runs import ImportedRun, Run
+    from plifctl.runs import ImportedRun, ResultRecord, Run
 
 _MAX_EPOCHS_SHOWN = 20
 _COLUMNS = ("run", "status", "protocol", "best %", "epoch", "age", "recipe")
@@ -139,7 +139,7 @@ def _print_run(run: Run, tree: dict[str, Any], width: int) -> None:
         ("experiment", f"{tree['experiment']}, {tree['recipe']} recipe, protocol {tree['protocol']}"),
         ("status", f"{tree['status']}, started {format_age(tree['age_seconds'])} ago"),
         ("epochs", f"{tree['epoch']} of {tree['epochs']}"),
-        ("result", _kept_result(tree["kept_result"])),
+        ("result", _kept_result(tree["kept_result"]) if tree["accuracy"] is None else _result(run.record())),
         ("started from", "" if (began := run.started_from()) is None else began.describe()),
         ("samples", ", ".join(f"{n:,} {part}" for part, n in tree["samples"].items())),
         *_accuracies(rows, width - 24),
@@ -172,6 +172,11 @@ def _when_finished(run: Run) -> str:
     if run.config().tests_once:
         return "finished, and tested once"
     return f"finished; to train longer: {run.resume_command()} --epochs N"
+
+
+def _result(record: ResultRecord) -> str:
+    accuracy, kind = console.percent(record.accuracy), PROTOCOL_ACCURACY[record.protocol].short
+    return f"{accuracy} % of the test samples, epoch {record.best_epoch} ({kind})"
 
 
 def _kept_result(kept: dict[str, Any] | None) -> str:

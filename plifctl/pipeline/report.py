@@ -82,14 +82,15 @@ def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> 
     """Returns the reproducibility statement on finished runs, as Markdown.
 
     Args:
-        names: Runs; empty: every finished run of the runs directory.
+        names: Runs, each stated once however often it is named; empty: every finished run of the runs directory.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
         UsageError: There is no such run, one that was named is not finished, or there are none.
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
-    runs = [find_run(name, folder) for name in names] or list_runs(folder)
+    named = (find_run(name, folder) for name in names)
+    runs = list({run.path.resolve(): run for run in named}.values()) or list_runs(folder)
     finished: list[Run] = []
     for run in runs:
         try:

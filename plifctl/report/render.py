@@ -218,7 +218,7 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "recipe": first.recipe,
         "source": first.origin,
         "subset": first.is_subset or (None if data is None else False),
-        "verified": None if data is None else data.verified,
+        "verified": None if data is None else all(record.data.verified for record in number.records if record.data),
         "modified": "modified" in number.flags,
         "test_samples": None if data is None else data.test,
         "seeds": [record.seed for record in number.records],

@@ -93,28 +93,29 @@ def statement(runs: Sequence[StatedRun]) -> str:
 
 
 def _results(runs: Sequence[StatedRun]) -> str:
+    has_folds = any(run.record.fold is not None for run in runs)
     rows = []
     for run in runs:
         record = run.record
+        fold = (record.fold.text if record.fold is not None else "",) if has_folds else ()
         accuracy, hours = f"{100 * record.accuracy:.2f}", f"{sum(run.hours):.2f}"
-        facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, accuracy, hours)
+        facts = (record.recipe, record.protocol, record.T, record.epochs, record.seed, *fold, accuracy, hours)
         rows.append((record.experiment, *facts, f"`{record.run}`"))
-    return markdown_table(
-        ("experiment", "recipe", "protocol", "T", "epochs", "seed", "accuracy, %", "hours", "run"), rows
-    )
+    fold_head = ("fold",) if has_folds else ()
+    heads = ("experiment", "recipe", "protocol", "T", "epochs", "seed", *fold_head, "accuracy, %", "hours", "run")
+    return markdown_table(heads, rows)
 
 
 def _data(runs: Sequence[StatedRun]) -> str:
-    rows = {}
+    rows = set()
     for record in (run.record for run in runs):
         if (data := record.data) is not None:
             kind = "complete" if data.complete else "a subset"
             verified = "verified" if data.verified else "not verified"
             counts = f"{data.train:,} + {data.validation:,} + {data.test:,}"
-            rows[record.dataset, record.T, data.cache, counts] = (f"`{data.cache[:16]}`", counts, kind, verified)
-    table = [(dataset, T, *facts) for (dataset, T, *_), facts in sorted(rows.items())]
+            rows.add((record.dataset, record.T, f"`{data.cache[:16]}`", counts, kind, verified))
     heads = ("data set", "T", "content of the cache", "training + validation + test", "set", "raw files")
-    return markdown_table(heads, table)
+    return markdown_table(heads, sorted(rows))
 
 
 _MACHINE = ("plifctl", "torch", "python", "device", "platform", "threads")

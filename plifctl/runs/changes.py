@@ -63,10 +63,13 @@ class RegisteredExperiments:
 
         Seed, epochs and memory are those of the registry. None: it is not there, or a change can no longer be made.
         """
+        return self._find(run, tuple(filter(is_modification, run.overrides)))
+
+    def _find(self, run: TrainedExperiment, overrides: tuple[str, ...]) -> ExperimentSpec | None:
+        """Returns the experiment of a run as it is in the registry now, with changes; None: see :meth:`find`."""
         if run.experiment is None:
             return None
         recipe, protocol = run.recipe or "authors", run.protocol or "A"
-        overrides = tuple(filter(is_modification, run.overrides))
         key = run.experiment, recipe, protocol, overrides
         if key not in self._found:
             try:
@@ -92,6 +95,9 @@ class RegisteredExperiments:
         )
         if not is_registered or run.digest is None:
             return changes
+        registered = self._find(run, ())
+        if registered is not None and registered.digest == run.digest:
+            return ()  # each stated value is the one that the registry has anyway
         now = self.find(run)
         return changes if now is not None and now.digest == run.digest else (*changes, CHANGED_SINCE)
 

@@ -147,12 +147,13 @@ def _is_incomplete(run: Run) -> bool:
 
 
 def curve_of_record(record: ResultRecord) -> Curve:
-    """Returns the curve of a record: test accuracy and τ."""
+    """Returns the curve of a record: validation and test accuracy, and τ."""
     width = max(map(len, record.tau), default=0)
+    accuracies = {"validation_accuracy": record.validation_curve, "test_accuracy": record.test_accuracy}
     logged = [
         index
         for index in range(record.epochs)
-        if _at(record.test_accuracy, index) is not None or _at(record.tau, index)
+        if any(_at(values, index) is not None for values in accuracies.values()) or _at(record.tau, index)
     ]
     return Curve(
         record.run,
@@ -163,7 +164,7 @@ def curve_of_record(record: ResultRecord) -> Curve:
         record.T,
         record.seed,
         tuple(index + 1 for index in logged),
-        _with_values({"test_accuracy": tuple(_at(record.test_accuracy, index) for index in logged)}),
+        _with_values({name: tuple(_at(values, index) for index in logged) for name, values in accuracies.items()}),
         number_layers(width),
         tuple(tuple(_at(_at(record.tau, index) or (), layer) for index in logged) for layer in range(width)),
         overrides=record.overrides,

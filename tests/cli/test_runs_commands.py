@@ -23,6 +23,7 @@ from plifctl.runs.directory import remove_run
 from plifctl.runs.documents import save_document
 from plifctl.runs.folders import match_name
 from plifctl.runs.metrics import MetricsFile
+from plifctl.runs.records import record_text
 
 Plifctl = Callable[..., Any]
 
@@ -111,6 +112,16 @@ class TestShow:
         result = plifctl("runs", "show", str(run.path))
         assert f"plifctl validate --resume {run.name}" in result.out
         assert "all settings are those of the registry" in result.out
+        assert "% of the test samples" not in result.out
+
+    def test_show_of_a_finished_run_of_protocol_b_has_the_result_of_the_chosen_epoch(
+        self, plifctl: Plifctl, folder: Path
+    ) -> None:
+        run = make_run(folder, accuracies=[(0.8, 0.95), (0.9, 0.9)], epochs=2, protocol="B")
+        chosen = run.record().model_copy(update={"accuracy": 0.9, "best_epoch": 2})
+        (run.path / "result.json").write_text(record_text(chosen))
+        expected = "90.00 % of the test samples, epoch 2 (test accuracy of the epoch that validation chose)"
+        assert re.search(rf"result +{re.escape(expected)}\n", plifctl("runs", "show", run.name).out)
 
     def test_command_that_resumes_a_run_of_another_runs_directory_has_its_path(
         self, plifctl: Plifctl, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -73,3 +73,8 @@ def test_statement_leaves_a_damaged_run_out_unless_it_is_named(
     assert f"left out: {damaged.path}" in caplog.text
     with pytest.raises(RunError):
         write_statement([damaged.name])
+
+
+def test_statement_on_a_run_that_is_named_twice_has_it_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs")
+    assert write_statement([run.name, str(run.path)]) == write_statement([run.name])

@@ -550,3 +550,12 @@ def test_own_table_with_an_unknown_experiment_is_warned_of_until_it_has_runs(
     assert fill_table("own", [run(0.9, of="gesture-plf")], registry).warnings == ()
     assert check_tables(registry) == []
     assert caplog.messages == [warning]
+
+
+def test_number_is_verified_only_if_the_data_of_all_its_runs_are() -> None:
+    other = FULL.model_copy(update={"verified": False})
+    runs = [run(0.9, seed=1, run="s1"), run(0.9, seed=2, run="s2", data=other)]
+    (line,) = lines(table("4", *runs))
+    assert (line["seeds"], line["verified"]) == ("1 2", "False")
+    (line,) = lines(table("4", runs[0]))
+    assert line["verified"] == "True"

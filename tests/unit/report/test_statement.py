@@ -6,6 +6,7 @@ from plifctl.config.lookup import load_registry
 from plifctl.report.statement import StatedRun, statement
 from plifctl.runs import ResultRecord, RunData
 from plifctl.runs.changes import CHANGED_SINCE
+from plifctl.runs.records import Fold
 from plifctl.runs.sessions import Session
 
 SPEC = load_registry().experiment("nmnist-plif").spec
@@ -80,3 +81,20 @@ def test_cells_keep_any_text_in_their_column() -> None:
     text = statement([StatedRun(record(run="a\\\x1b[31m|b\n", epochs=1), SPEC, (), (1.0,))])
     assert "\x1b" not in text
     assert r"| `a\\�[31m\|b�` |" in text
+
+
+def test_results_have_a_column_of_folds_if_a_run_has_one() -> None:
+    whole = StatedRun(record(), SPEC, (), (1.0,))
+    fold = StatedRun(record(fold=Fold(number=2, folds=5, series="s" * 64)), SPEC, (), (1.0,))
+    assert "fold" not in statement([whole])
+    text = statement([whole, fold])
+    assert "| seed | fold | accuracy, % |" in text
+    assert "| 1 | fold 2 of 5 | 99.00 |" in text
+
+
+def test_data_of_one_cache_are_stated_apart_where_only_some_were_verified() -> None:
+    data = record().data
+    assert data is not None
+    runs = [StatedRun(record(data=data.model_copy(update={"verified": v})), SPEC, (), (1.0,)) for v in (False, True)]
+    kinds = [line.split("|")[-2].strip() for line in statement(runs).splitlines() if "| complete |" in line]
+    assert kinds == ["not verified", "verified"]

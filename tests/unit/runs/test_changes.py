@@ -62,6 +62,12 @@ def test_fold_of_a_registered_experiment_is_a_change() -> None:
     assert changes(settings("gesture-plif", *fold)) == tuple(fold)
 
 
+def test_stated_value_that_the_registry_has_anyway_is_no_change() -> None:
+    lr = load_experiment("gesture-plif").spec.train.lr
+    assert changes(settings("gesture-plif", f"train.lr={lr}")) == ()
+    assert changes(settings("gesture-plif", f"train.lr={lr}", digest="d" * 64)) == (f"train.lr={lr}", CHANGED_SINCE)
+
+
 def test_experiment_that_the_registry_has_otherwise_now_was_changed_since() -> None:
     assert changes(settings("gesture-plif", digest="d" * 64)) == (CHANGED_SINCE,)
     assert changes(settings("gesture-plif", "train.lr=1", digest="d" * 64)) == ("train.lr=1", CHANGED_SINCE)

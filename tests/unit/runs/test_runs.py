@@ -27,6 +27,7 @@ from plifctl.runs import (
     best_row,
     create_run,
     find_any,
+    find_curves,
     find_run,
     find_run_folder,
     folders,
@@ -40,6 +41,7 @@ from plifctl.runs.documents import load_document, save_document
 from plifctl.runs.manifest import write_manifest
 from plifctl.runs.metrics import MetricsFile
 from plifctl.runs.progress_file import is_beating, write_progress
+from plifctl.runs.records import record_text
 from plifctl.training.progress import TRAINING_VERSION, EpochRow, Outcome
 
 RESOLVED = load_registry().experiment("demo", overrides=["train.epochs=2"])
@@ -672,3 +674,14 @@ def test_heartbeat_of_days_ago_is_not_waited_for(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr("plifctl.runs.progress_file.time.sleep", lambda _: pytest.fail("waited"))
     assert not is_beating(beat)
     assert not is_beating(tmp_path / "none")
+
+
+def test_record_of_protocol_b_has_the_accuracies_of_its_run_by_epoch(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", accuracies=[(0.5, 0.4), (0.6, None), (0.7, 0.5)], protocol="B")
+    (tmp_path / "registry/results").mkdir(parents=True)
+    shipped = run.record().model_copy(update={"tau": ()})  # an epoch with a validation accuracy alone counts, too
+    (tmp_path / "registry/results/r.json").write_text(record_text(shipped))
+    own, of_record = find_curves([run.name, f"shipped:{run.name}"], tmp_path / "runs", [tmp_path / "registry"])
+    assert of_record.epochs == own.epochs
+    for name in ("validation_accuracy", "test_accuracy"):
+        assert of_record.series[name] == own.series[name]
