@@ -1,8 +1,9 @@
 """How a run differs from the experiment of its name: the one rule, for tables, figures, the page and the commands.
 
 A run states its changes as overrides. Seed, epochs and memory are none, and neither is the fold of a cross-validation
-in an experiment of one's own; the experiments of a registry have another split. A registered experiment may have been
-changed since the run was trained: that is a difference, too, which the digests tell.
+in an experiment of one's own; the experiments of a registry have another split. ``train.early_stop=null`` is none in
+protocol C, which cannot train an experiment otherwise. A registered experiment may have been changed since the run was
+trained: that is a difference, too, which the digests tell.
 """
 
 from __future__ import annotations
@@ -88,7 +89,9 @@ class RegisteredExperiments:
         changes = tuple(
             text
             for text in run.overrides
-            if is_modification(text) and not (is_own_fold and override_key(text).startswith("split."))
+            if is_modification(text)
+            and not (is_own_fold and override_key(text).startswith("split."))
+            and not (run.protocol == "C" and override_key(text) == "train.early_stop")
         )
         if not is_registered or run.digest is None:
             return changes

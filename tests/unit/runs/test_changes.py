@@ -1,5 +1,6 @@
 """How a run differs from the experiment of its name: one rule for everything that shows it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,12 @@ def test_fold_of_an_experiment_of_ones_own_is_no_change(own: Path, fold: list[st
 def test_fold_of_a_registered_experiment_is_a_change() -> None:
     fold = fold_overrides(2, 5)
     assert changes(settings("gesture-plif", *fold)) == tuple(fold)
+
+
+def test_early_stop_that_protocol_c_refuses_is_no_change_in_it() -> None:
+    run = settings("gesture-plif", "train.early_stop=null", "train.lr=1")
+    assert changes(run) == ("train.early_stop=null", "train.lr=1")
+    assert changes(replace(run, protocol="C")) == ("train.lr=1",)
 
 
 def test_experiment_that_the_registry_has_otherwise_now_was_changed_since() -> None:
