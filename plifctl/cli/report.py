@@ -315,7 +315,7 @@ def _print_missing(names: list[str], runs_dir: Path, wanted: TableOptions, *, as
         console.emit_json([run.to_json() for run in found])
         return
     if not found:
-        console.note("no cell is empty")
+        console.note("no run to train")
         return
     times = ["unknown" if run.seconds is None else format_duration(run.seconds) for run in found]
     rows = [

@@ -5,6 +5,7 @@ A cell of a pair of experiments, one of which has runs, needs the recipe, seeds,
 
 from __future__ import annotations
 
+import logging
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -22,6 +23,8 @@ from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
 from plifctl.report.table import Entry, name_other_versions
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,12 +76,13 @@ def find_missing(
     Args:
         names: Names of tables; ``all`` stands for those of the paper.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
-        options: Whose runs count.
+        options: Whose runs count, and how many of their epochs: a run that is missing has no more.
 
     Raises:
         UsageError: There is no such table, or it states no runs that it needs.
     """
     cells: dict[_Training, list[str]] = {}
+    options = options or TableOptions()
     tables, registry = build_tables(names, runs_dir, options), load_registry()
     if all(entry.experiment is None for table in tables for entry in table.entries):
         shown = list_names([f"table {table.name}" for table in tables])
@@ -86,8 +90,16 @@ def find_missing(
         raise UsageError(f"--missing: no cell of {shown} waits for a certain run", hint=hint)
     for table in tables:
         for entry in table.entries:
-            for training in _trainings(entry, registry) if not entry.numbers else ():
-                cells.setdefault(training, []).append(f"Table {table.name}: {entry.row}, {entry.column}")
+            if entry.numbers:
+                continue
+            place = f"Table {table.name}: {entry.row}, {entry.column}"
+            try:
+                trainings = list(_trainings(entry, registry, options.epochs))
+            except (RegistryError, UsageError) as error:
+                _log.warning("left out: %s: %s", place, error)
+                continue
+            for training in trainings:
+                cells.setdefault(training, []).append(place)
     if not cells:
         return []
     from plifctl.training.step_times import products_per_second  # imports torch
@@ -97,23 +109,28 @@ def find_missing(
     return [_missing_run(training, tuple(places), speed, folder, registry) for training, places in cells.items()]
 
 
-def _trainings(entry: Entry, registry: Registry) -> Iterator[_Training]:
+def _trainings(entry: Entry, registry: Registry, most_epochs: int | None) -> Iterator[_Training]:
     """Yields what an empty cell needs: a training for each seed of the runs beside it.
 
     If these are of an earlier training version, with which no new run can be compared, they are trained again, too.
+
+    Raises:
+        UsageError: The experiment cannot be changed like the runs beside the cell, or they began with other weights.
+        RegistryError: The experiment is invalid.
     """
     if entry.experiment is None or entry.protocol is None:
         return
+    if began := next((record.started_from for record in entry.beside if record.started_from), None):
+        # no command asks for weights by their digest, and another network takes others of them
+        raise UsageError(f"the runs beside it began with the weights of {began.name}")
     stale = {record.experiment for record in entry.beside if name_other_versions(record)}
     first = next(iter(entry.beside), None)
     recipe, overrides = ("paper", ()) if first is None else (first.recipe, first.overrides)
     changes = tuple(filter(is_modification, overrides))
     for name in (entry.experiment, *sorted(stale)):
-        try:
-            usual = registry.experiment(name, recipe=recipe, overrides=changes).spec.train
-        except (RegistryError, UsageError):  # the other experiment cannot be changed like this one
-            return
-        epochs = usual.epochs if first is None else first.epochs
+        usual = registry.experiment(name, recipe=recipe, overrides=changes).spec.train
+        planned = min(usual.epochs, most_epochs or usual.epochs)  # only runs of protocol A can be cut
+        epochs = planned if first is None else first.epochs
         for seed in sorted({record.seed for record in entry.beside} or {usual.seed}):
             yield _Training(name, entry.protocol, recipe, seed, epochs, changes)
 
@@ -122,14 +139,16 @@ def _missing_run(
     training: _Training, cells: tuple[str, ...], speed: float, folder: Sequence[str], registry: Registry
 ) -> MissingRun:
     name, protocol, recipe = training.experiment, training.protocol, training.recipe
-    usual = registry.experiment(name, recipe=recipe).spec.train
+    usual, changes = registry.experiment(name, recipe=recipe).spec.train, training.changes
+    if protocol == "C" and usual.early_stop is not None:
+        changes += ("train.early_stop=null",)  # protocol C is refused with it
     words = ["plifctl", TRAINING_VERBS[protocol], name]
     words += ["--recipe", recipe] if recipe != "paper" else []
     words += ["--epochs", str(training.epochs)] if training.epochs != usual.epochs else []
     words += ["--seed", str(training.seed)] if training.seed != usual.seed else []
-    words += [f"--set {shlex.quote(text)}" for text in training.changes]
+    words += [f"--set {shlex.quote(text)}" for text in changes]
     epochs = f"train.epochs={training.epochs}"
-    spec = registry.experiment(name, recipe=recipe, overrides=(*training.changes, epochs)).spec.for_protocol(protocol)
+    spec = registry.experiment(name, recipe=recipe, overrides=(*changes, epochs)).spec.for_protocol(protocol)
     samples = registry_samples(spec, protocol)
     seconds = None if samples is None else estimate_seconds(spec, samples[0], speed)
     command = " ".join([*words, *folder])

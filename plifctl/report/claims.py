@@ -99,7 +99,7 @@ _LIMITS = (
     "yes, if there are others; not supported, if none is; against names those that are no. In brackets: what the "
     "evidence lacks. With one seed, intervals and p are of the test samples only: whether another seed gives the same "
     "is unknown; with several, they are of the seeds, on the given test set. "
-    "Maxima are over test epochs (protocol A), so the test set chose the epoch."
+    "Maxima of claims 1 to 4 are over test epochs (protocol A), so the test set chose the epoch."
 )
 
 

@@ -20,7 +20,7 @@ from plifctl.report.results import Group, Results, shared_settings
 from plifctl.report.significance import Comparison, compare_runs, compare_with_holm, format_p, format_points
 from plifctl.report.speed import epochs_text, reach_level
 from plifctl.report.statistics import ALPHA, Estimate, paired_difference, paired_t
-from plifctl.report.table import Number, name_other_versions, name_runs
+from plifctl.report.table import Number, name_other_versions, name_runs, name_unverified
 from plifctl.runs import ControlResult, ResultRecord
 
 BREAKDOWN = 0.10
@@ -211,7 +211,8 @@ class Evidence:
                 first = group.first
                 settings = f"{first.experiment}, recipe {first.recipe}, protocol {protocol}"
                 settings += ", modified" if self._results.changes(first) else ""
-                yield self._shuffled(dataset, settings if len(tested) > 1 else "", group)
+                alone = "" if protocol == "A" else f"protocol {protocol}"  # the other claims are of protocol A
+                yield self._shuffled(dataset, settings if len(tested) > 1 else alone, group)
             if not tested:
                 yield Finding(dataset)
 
@@ -294,7 +295,7 @@ class Evidence:
                 changes = self._results.changes(record)
                 found += [f"modified: {', '.join(changes)}"] if changes else []
                 found += [versions] if (versions := name_other_versions(record)) else []
-                found += ["source not verified"] if record.data is not None and not record.data.verified else []
+                found += name_unverified([record])
         return tuple(dict.fromkeys(found))
 
 

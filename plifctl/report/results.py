@@ -26,7 +26,15 @@ from plifctl.config.registry import Registry
 from plifctl.config.structure import Conv, Linear, Pool, parse_structure
 from plifctl.errors import RegistryError, did_you_mean
 from plifctl.report.labels import versions_text
-from plifctl.report.table import Number, flags_of, left_out_as_modified, mean_text, name_runs, other_versions
+from plifctl.report.table import (
+    Number,
+    flags_of,
+    left_out_as_modified,
+    mean_text,
+    name_runs,
+    name_unverified,
+    other_versions,
+)
 from plifctl.runs import RegisteredExperiments, ResultRecord
 from plifctl.runs.records import environment_values
 from plifctl.runs.sessions import COMPARED
@@ -443,15 +451,14 @@ class Results:
         if any(record.stopped_early for record in found):
             parts.append("stopped early")
         parts += other_versions(first)
-        parts += _version_notes(found)
+        parts += version_notes(found)
         if first.fold is not None:
             parts.append(f"{first.fold.text} ONLY: the table {RUNS_TABLE} has the mean of folds")
         if (data := first.data) is not None and first.is_subset:
             parts.append(f"SUBSET: {data.train + data.validation} training and {data.test} test samples")
         if data is not None and data.without_events:
             parts.append(f"{data.without_events} SAMPLES WITHOUT EVENTS")
-        if data is not None and not data.verified:
-            parts.append("source not verified")
+        parts += name_unverified(found)
         if changes := self.changes(first):
             parts.append(f"MODIFIED: {', '.join(changes)}")
         return "; ".join(parts)
@@ -555,7 +562,7 @@ def shared_settings(record: ResultRecord) -> tuple[object, ...]:
     return record.recipe, record.training_versions, record.digest, record.epochs, data
 
 
-def _version_notes(found: Sequence[ResultRecord]) -> list[str]:
+def version_notes(found: Sequence[ResultRecord]) -> list[str]:
     """Returns in which versions and devices the runs of one number differ."""
     notes = []
     for name in COMPARED:

@@ -12,7 +12,7 @@ from typing import Any
 from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, ResultSource
 from plifctl.config.overrides import override_key
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
-from plifctl.report.results import ORIGINS, SOURCE_WORDS
+from plifctl.report.results import ORIGINS, SOURCE_WORDS, version_notes
 from plifctl.report.table import (
     Cell,
     Entry,
@@ -23,6 +23,7 @@ from plifctl.report.table import (
     mark_experiment,
     mean_text,
     name_runs,
+    name_unverified,
     other_versions,
 )
 from plifctl.runs import ResultRecord
@@ -200,7 +201,7 @@ def _numbers(numbers: set[int]) -> str:
 
 def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequence[ResultRecord]) -> str:
     first = found[0]
-    parts = [f"{first.dataset}, {name_runs(found)}", *other_versions(first)]
+    parts = [f"{first.dataset}, {name_runs(found)}", *other_versions(first), *version_notes(found)]
     if any(record.stopped_early for record in found):
         parts.append("stopped early")
     if first.fold is not None:
@@ -214,6 +215,7 @@ def _note(found: Sequence[ResultRecord], changes: Sequence[str], earlier: Sequen
     # all have the same samples, but a fold or a subset may leave some of them out
     if empty := max(record.data.without_events if record.data is not None else 0 for record in found):
         parts.append(f"{empty} SAMPLES WITHOUT EVENTS")
+    parts += name_unverified(found)
     if changes:
         parts.append(f"MODIFIED: {', '.join(changes)}")
     if earlier:

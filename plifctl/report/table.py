@@ -79,6 +79,11 @@ def name_other_versions(record: ResultRecord) -> str:
     return versions_text(others) if others and record.origin not in ("authors", "imported") else ""
 
 
+def name_unverified(records: Sequence[ResultRecord]) -> list[str]:
+    """Returns a note if the raw files behind a run were not verified by the published checksums."""
+    return ["source not verified"] if any(one.data is not None and not one.data.verified for one in records) else []
+
+
 def flags_of(record: ResultRecord, modified: bool) -> tuple[str, ...]:
     """Returns what forbids to compare a run with the runs of its experiment, a word each."""
     return (*(("subset",) if record.is_subset else ()), *(("modified",) if modified else ()))

@@ -1,8 +1,9 @@
 """How a run differs from the experiment of its name: the one rule, for tables, figures, the page and the commands.
 
 A run states its changes as overrides. Seed, epochs and memory are none, and neither is the fold of a cross-validation
-in an experiment of one's own; the experiments of a registry have another split. A registered experiment may have been
-changed since the run was trained: that is a difference, too, which the digests tell.
+in an experiment of one's own; the experiments of a registry have another split. ``train.early_stop=null`` is none in
+protocol C, which cannot train an experiment otherwise. A registered experiment may have been changed since the run was
+trained: that is a difference, too, which the digests tell.
 """
 
 from __future__ import annotations
@@ -91,12 +92,15 @@ class RegisteredExperiments:
         changes = tuple(
             text
             for text in run.overrides
-            if is_modification(text) and not (is_own_fold and override_key(text).startswith("split."))
+            if is_modification(text)
+            and not (is_own_fold and override_key(text).startswith("split."))
+            and not (run.protocol == "C" and override_key(text) == "train.early_stop")
         )
         if not is_registered or run.digest is None:
             return changes
-        registered = self._find(run, ())
-        if registered is not None and registered.digest == run.digest:
+        if (registered := self._find(run, ())) is None:
+            return changes  # one of its files cannot be read: whether it was changed is unknown
+        if registered.digest == run.digest:
             return ()  # each stated value is the one that the registry has anyway
         now = self.find(run)
         return changes if now is not None and now.digest == run.digest else (*changes, CHANGED_SINCE)

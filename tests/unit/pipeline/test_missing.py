@@ -1,5 +1,6 @@
 """The runs that tables lack."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from plifctl.errors import UsageError
 from plifctl.evaluation.step_cost import step_cost
 from plifctl.pipeline.missing import MissingRun, find_missing
 from plifctl.report import TableOptions
-from plifctl.runs.records import record_text
+from plifctl.runs.records import StartedFrom, record_text
 from plifctl.runs.sessions import Session
 from plifctl.training.progress import TRAINING_VERSION
 
@@ -103,3 +104,60 @@ def test_missing_of_a_pair_trains_runs_of_an_earlier_training_version_again(plac
     experiments = ("fashion-mnist-lif", "fashion-mnist-plif")
     found = [run.command for run in find_missing(["speed"]) if run.experiment in experiments]
     assert found == [f"plifctl train {name} --recipe authors --epochs 2 --seed 1" for name in experiments]
+
+
+def test_missing_within_some_epochs_names_runs_that_have_no_more_and_fill_the_cells(places: Path) -> None:
+    def missing() -> dict[str, str]:
+        found = find_missing(["S2"], options=TableOptions(epochs=2))
+        return {run.protocol: run.command for run in found if run.experiment == "gesture-plif"}
+
+    save_record(places / "runs", "gesture-plif", 2020, protocol="B", run="longer", epochs=3, recipe="paper")
+    assert missing() == {"A": "plifctl train gesture-plif --epochs 2", "B": "plifctl validate gesture-plif --epochs 2"}
+    save_record(places / "runs", "gesture-plif", 2020, protocol="B", recipe="paper")
+    assert missing() == {"A": "plifctl train gesture-plif --epochs 2"}
+
+
+def test_missing_of_protocol_c_trains_an_experiment_without_the_early_stop_that_it_refuses(
+    places: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("tables", "experiments"):
+        (places / "own" / folder).mkdir(parents=True)
+    tree = load_experiment("gesture-plif", ["train.early_stop=5"]).spec.model_dump(
+        mode="json", exclude={"name", "recipe"}, exclude_none=True
+    )
+    shared = {"dataset": tree.pop("dataset")["name"], "network": tree.pop("network")["name"]}
+    (places / "own/experiments/es.yaml").write_text(json.dumps({**shared, "variants": {"es": tree}}), encoding="utf-8")
+    text = "caption: c\nsource: s\nours: columns\ncolumns: {a: , b: accuracy C}\nrows: {r: {cells: [''], of: es}}\n"
+    (places / "own/tables/table-es.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
+    (run,) = find_missing(["es"])
+    assert run.command == "plifctl refit es --set train.early_stop=null"
+    changes = ("train.early_stop=null",)
+    load_experiment("es", overrides=changes).check_protocol("C")
+    save_record(places / "runs", "es", 2020, protocol="C", recipe="paper", overrides=changes)
+    assert find_missing(["es"]) == []
+
+
+def test_missing_beside_runs_that_began_with_weights_is_left_out_with_a_line(
+    places: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    digest = "a" * 64
+    began = StartedFrom(name="before", digest=digest, experiment="demo", epoch=1, accuracy=0.9, taken=("w",), anew=())
+    changes = (f"train.weights={digest}",)
+    save_record(places / "runs", "fashion-mnist-plif", 2020, overrides=changes, started_from=began)
+    found = find_missing(["speed"], options=TableOptions(include_modified=True))
+    assert not [run for run in found if "train.weights" in run.command]
+    place = "Table speed: Fashion-MNIST: PLIF − LIF, τ = 2, "
+    (line,) = [text for text in caplog.messages if place in text]
+    assert line.endswith(": the runs beside it began with the weights of before")
+
+
+def test_missing_runs_of_an_experiment_that_is_not_valid_are_left_out_with_a_line(
+    places: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (places / "own/tables").mkdir(parents=True)
+    text = "caption: c\nsource: s\nours: columns\ncolumns: {a: , b: accuracy A}\nrows: {r: {cells: [''], of: gone}}\n"
+    (places / "own/tables/table-own.yaml").write_text(text, encoding="utf-8")
+    monkeypatch.setenv("PLIFCTL_REGISTRY", str(places / "own"))
+    assert find_missing(["own"]) == []
+    assert "left out: Table own: r, b: unknown experiment 'gone'" in caplog.text

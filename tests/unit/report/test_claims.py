@@ -379,6 +379,7 @@ def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     labels = findings(TIME, *several)
     assert [*labels] == [f"DVS128 Gesture, gesture-plif, recipe paper, protocol {protocol}" for protocol in ("A", "B")]
     assert [outcome for outcome, _ in labels.values()] == ["yes", "no"]
+    assert [*findings(TIME, several[1])] == ["DVS128 Gesture, protocol B"]  # the other claims are of protocol A
     changed = under_controls("gesture-plif", 0, overrides=("train.lr=0.01",), run="other")
     modified = Evidence(Results([*under_controls("gesture-plif", 300), *changed], registry(), include_modified=True))
     settings = [one.settings for one in modified.time_is_used() if one.number is not None]

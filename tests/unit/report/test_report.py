@@ -397,6 +397,13 @@ def test_note_names_torch_device_and_code_where_they_differ() -> None:
     assert "DIFFERENT torch" not in note
 
 
+def test_note_says_that_the_source_of_one_of_several_runs_is_not_verified() -> None:
+    known = [RunData(verified=v, complete=True, train=8, validation=0, test=2, cache="c") for v in (True, False)]
+    runs = [record(run=f"r{seed}", seed=seed, data=data) for seed, data in enumerate(known)]
+    assert "source not verified" in table("5", *runs).notes["a"]
+    assert "source not verified" not in table("5", runs[0]).notes["a"]
+
+
 def test_table_text_has_title_numbers_and_notes() -> None:
     text = table_text(table("S2", record()), 100)
     title = "Table S2. Accuracy (%) without and with a validation set; results of protocol A are maxima over"

@@ -121,10 +121,22 @@ def test_selection_table_names_what_runs_of_one_name_change_or_the_runs() -> Non
 def test_runs_table_seeds_are_one_row_and_the_latest_of_a_seed_counts() -> None:
     table = runs_table([record(0.5), record(0.55), record(0.65, seed=2)])
     assert [row[6:] for row in table.rows] == [("1, 2", "", "60.00 ± 7.07 (1)")]
-    first, older, left_out = table.notes["1"].split("; ")
+    first, older, unverified, left_out = table.notes["1"].split("; ")
     assert first == "hands, runs run-0.55, run-0.65"
     assert older.startswith("training version 1: ")
+    assert unverified == "source not verified"
     assert left_out == "left out, earlier with the same seed: run run-0.5"
+
+
+def test_runs_table_names_versions_that_differ_and_sources_that_are_not_verified() -> None:
+    verified = DATA.model_copy(update={"verified": True})
+    cpu, gpu = {"torch": "2.5.1", "device": "cpu"}, {"torch": "2.13.0", "device": "NVIDIA H200"}
+    runs = [record(0.5, data=verified, environment=cpu), record(0.6, seed=2, environment=gpu)]
+    note = runs_table(runs).notes["1"]
+    for text in ("DIFFERENT torch: 2.13.0, 2.5.1", "DIFFERENT device: NVIDIA H200, cpu", "source not verified"):
+        assert f"; {text}" in note
+    assert "DIFFERENT" not in runs_table(runs[:1]).notes["1"]
+    assert "not verified" not in runs_table(runs[:1]).notes["1"]
 
 
 def test_runs_table_what_is_not_comparable_has_a_row_of_its_own() -> None:
@@ -168,7 +180,7 @@ def test_runs_table_names_an_experiment_that_was_changed_since() -> None:
 def test_runs_table_modified_subset_and_empty_samples_are_named() -> None:
     data = DATA.model_copy(update={"complete": False, "without_events": 3})
     table = runs_table([record(0.5, overrides=("neuron.tau_0=4.0",), data=data)])
-    assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
+    assert "SUBSET; 3 SAMPLES WITHOUT EVENTS; source not verified; MODIFIED: neuron.tau_0=4.0" in table.notes["1"]
 
 
 def test_runs_table_explains_the_protocols_that_it_has() -> None:
@@ -189,7 +201,7 @@ def test_runs_table_and_page_say_what_runs_must_share_to_be_compared() -> None:
 def test_runs_table_of_runs_on_a_part_of_the_samples_says_so() -> None:
     table = runs_table([record(0.5, overrides=("train.subset=0.1",))])
     assert table.rows[0][-1] == "50.00 subset modified (1)"
-    assert "SUBSET; MODIFIED: train.subset=0.1" in table.notes["1"]
+    assert "SUBSET; source not verified; MODIFIED: train.subset=0.1" in table.notes["1"]
 
 
 def test_runs_table_imported_logs_are_left_out() -> None:

@@ -1,5 +1,6 @@
 """How a run differs from the experiment of its name: one rule for everything that shows it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from plifctl.config.lookup import load_experiment, load_registry
 from plifctl.config.overrides import fold_overrides
 from plifctl.config.registry import Registry
+from plifctl.paths import registry_dirs
 from plifctl.runs import RegisteredExperiments
 from plifctl.runs.changes import CHANGED_SINCE
 from plifctl.runs.directory import RunConfig
@@ -68,6 +70,12 @@ def test_stated_value_that_the_registry_has_anyway_is_no_change() -> None:
     assert changes(settings("gesture-plif", f"train.lr={lr}", digest="d" * 64)) == (f"train.lr={lr}", CHANGED_SINCE)
 
 
+def test_early_stop_that_protocol_c_refuses_is_no_change_in_it() -> None:
+    run = settings("gesture-plif", "train.early_stop=null", "train.lr=1")
+    assert changes(run) == ("train.early_stop=null", "train.lr=1")
+    assert changes(replace(run, protocol="C")) == ("train.lr=1",)
+
+
 def test_experiment_that_the_registry_has_otherwise_now_was_changed_since() -> None:
     assert changes(settings("gesture-plif", digest="d" * 64)) == (CHANGED_SINCE,)
     assert changes(settings("gesture-plif", "train.lr=1", digest="d" * 64)) == ("train.lr=1", CHANGED_SINCE)
@@ -90,3 +98,11 @@ def test_with_an_invalid_registry_the_stated_changes_are_known(tmp_path: Path) -
     experiments = RegisteredExperiments(Registry([tmp_path]))
     run = settings("gesture-plif", "train.lr=1")
     assert (experiments.changes(run), experiments.find(run)) == (("train.lr=1",), None)
+
+
+def test_experiment_whose_data_set_cannot_be_read_is_not_called_changed(tmp_path: Path) -> None:
+    (tmp_path / "registry/datasets").mkdir(parents=True)
+    (tmp_path / "registry/datasets/gesture.yaml").write_text("nonsense: 3")
+    broken = RegisteredExperiments(Registry([tmp_path / "registry", *registry_dirs()]))
+    run = settings("gesture-plif", "train.lr=1", digest="d" * 64)
+    assert (broken.changes(run), broken.find(run)) == (("train.lr=1",), None)
