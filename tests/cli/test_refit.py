@@ -85,7 +85,7 @@ def test_run_that_is_not_tested_yet_names_its_last_checkpoint(prepared: Plifctl,
     assert run.status() == "stopped"
     result = prepared("eval", "c")
     assert result.code != 0
-    assert "no best checkpoint yet; the first one is written after the last epoch: --checkpoint last" in result.err
+    assert "no best checkpoint yet; the first one is written after the last epoch: that of the latest is " in result.err
     assert prepared("eval", "c", "--checkpoint", "last").code == 0
 
 
