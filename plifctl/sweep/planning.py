@@ -118,7 +118,8 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
     start = [sys.executable, "-m"]
     # the experiment may be edited before its turn comes
     planned = override_texts({"train.epochs": spec.train.epochs, "train.seed": spec.train.seed})
-    check = (*(word for text in planned for word in ("--set", text)), "--digest", spec.digest)
+    unstated = [text for text in planned if text not in words]
+    check = (*(word for text in unstated for word in ("--set", text)), "--digest", spec.digest)
     if gpus > 1:
         start += ["torch.distributed.run", "--standalone", f"--nproc-per-node={gpus}", "-m"]
     return PlannedRun(

@@ -14,9 +14,9 @@ TRAINING_VERSION = 5
 """Version of the numbers that training gives. It is raised by every change after which the same experiment, seed, torch
 and device give other weights: 1 is that of 0.1.0; from 2 on, layers of which few inputs fire are event-driven; in 3,
 the gradient of the first layer's weights is summed before batch norm's; in 4, gradients of the inputs of 3×3
-convolutions take fewer products; in 5, convolutions of one channel are computed channels-last. Every session of epochs
-records it, and runs of different versions have no common mean. It is not part of a digest: the experiment is the
-same."""
+convolutions take fewer products; in 5, convolutions of one channel are computed channels-last, and gradients of the
+inputs of large fully connected layers in another order. Every session of epochs records it, and runs of different
+versions have no common mean. It is not part of a digest: the experiment is the same."""
 
 
 @dataclass(frozen=True)

@@ -524,7 +524,7 @@ class _Product(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[no-untyped-def]
         (weight,) = ctx.saved_tensors
-        # the same sums as those of grad @ weight, which takes up to 1.4 times as long on AMD processors
+        # grad @ weight, but the product that MKL computes faster on AMD processors: of few rows, in this order
         grad_x = (weight.t() @ grad.t()).t() if ctx.needs_input_grad[0] else None
         grad_weight = product_weight_gradient(ctx.active, grad, weight.shape[1]) if ctx.needs_input_grad[1] else None
         return grad_x, grad_weight, None
