@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,24 +111,20 @@ def verify(
 ) -> None:
     """Verify every checksum of caches.
 
-    Reads all caches completely, or those named. Exit code 1 if any is damaged, or is not of the data in --raw.
+    Reads all caches completely, or those named. Exit code 1 if any is damaged, cannot be read, or is not of
+    the data in --raw.
 
     Example: plifctl cache verify
     """
-    from plifctl.pipeline.caches import is_of_other_data, verify_caches
-
-    def verdict(problems: Sequence[str]) -> str:
-        return "OTHER RECORDINGS" if is_of_other_data(problems) else "DAMAGED"
+    from plifctl.pipeline.caches import verify_caches
 
     folder = options.existing_cache_dir(cache_dir)
-    verified = verify_caches(names or [], folder, raw=raw, progress=console.bar)
-    found = console.emit_verdicts(verified, as_json=as_json, verdict=verdict)
+    found = console.emit_verdicts(verify_caches(names or [], folder, raw=raw, progress=console.bar), as_json=as_json)
     if not (found or as_json):
         console.note(f"no caches in {folder}")
-    if any(found.values()):
-        damaged = sum(bool(problems) and not is_of_other_data(problems) for problems in found.values())
-        if damaged:
-            console.note(f"{damaged} of {len(found)} damaged; to build a cache again: plifctl prepare … --force")
+    if damaged := sum(verdict == "DAMAGED" for _, verdict, _ in found):
+        console.note(f"{damaged} of {len(found)} damaged; to build a cache again: plifctl prepare … --force")
+    if any(problems for _, _, problems in found):
         raise typer.Exit(1)
 
 

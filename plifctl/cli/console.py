@@ -69,33 +69,25 @@ def _write(text: str) -> None:
     sys.stdout.flush()
 
 
-def _damaged(problems: Sequence[str]) -> str:
-    return "DAMAGED"
-
-
 def emit_verdicts(
-    verified: Iterable[tuple[str, Sequence[str]]],
-    *,
-    as_json: bool,
-    verdict: Callable[[Sequence[str]], str] = _damaged,
-) -> dict[str, Sequence[str]]:
-    """Writes ``NAME: ok``, or ``NAME: DAMAGED`` with every problem, one after the other; or all as one JSON document.
+    verified: Iterable[tuple[str, str, Sequence[str]]], *, as_json: bool
+) -> list[tuple[str, str, Sequence[str]]]:
+    """Writes ``NAME: VERDICT`` with every problem, one after the other; or the problems as one JSON document.
 
     Args:
-        verified: Name and problems of each thing that is verified.
+        verified: Name, verdict (``ok``, ``DAMAGED``) and problems of each thing that is verified.
         as_json: Write the document.
-        verdict: Returns the word for something with these problems.
 
     Returns:
-        The problems by name.
+        All that was verified.
     """
-    found: dict[str, Sequence[str]] = {}
-    for name, problems in verified:
-        found[name] = problems
+    found = []
+    for name, verdict, problems in verified:
+        found.append((name, verdict, problems))
         if not as_json:
-            emit("\n  ".join([f"{name}: {verdict(problems) if problems else 'ok'}", *problems]))
+            emit("\n  ".join([f"{name}: {verdict}", *problems]))
     if as_json:
-        emit_json(found)
+        emit_json({name: problems for name, _, problems in found})
     return found
 
 

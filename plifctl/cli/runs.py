@@ -367,10 +367,12 @@ def verify(
     from plifctl.pipeline.run_files import verify_runs
 
     folder = options.existing_runs_dir(runs_dir)
-    found = console.emit_verdicts(verify_runs(runs or (), folder, console.bar), as_json=as_json)
+    verified = verify_runs(runs or (), folder, console.bar)
+    verdicts = ((name, "DAMAGED" if problems else "ok", problems) for name, problems in verified)
+    found = console.emit_verdicts(verdicts, as_json=as_json)
     if not (found or as_json):
         console.note(f"no finished runs in {folder}")
-    if any(found.values()):
+    if any(problems for _, _, problems in found):
         raise typer.Exit(1)
 
 

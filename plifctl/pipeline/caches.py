@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 from plifctl.cache import Cache, key_of
 from plifctl.cache.catalogue import Entry, check_removable, list_caches, remove_cache, select_cache, verify_cache
@@ -20,6 +21,9 @@ _log = logging.getLogger(__name__)
 
 Removal = tuple[Entry, str]
 """An entry of a cache directory, and the reason to remove it."""
+
+CacheVerdict = Literal["ok", "DAMAGED", "OTHER RECORDINGS", "NOT VERIFIED"]
+"""What verifying a cache found: other recordings are those of ``--raw``; not verified is one that cannot be read."""
 
 
 def open_named_cache(name: str, cache_dir: Path) -> Cache:
@@ -39,8 +43,8 @@ def open_named_cache(name: str, cache_dir: Path) -> Cache:
 
 def verify_caches(
     names: Sequence[str], cache_dir: Path, *, raw: Path | None = None, progress: Progress = silent
-) -> Iterator[tuple[str, list[str]]]:
-    """Reads caches completely; yields the name of each, and its problems.
+) -> Iterator[tuple[str, CacheVerdict, list[str]]]:
+    """Reads caches completely; yields the name of each, the verdict, and its problems.
 
     Args:
         names: Names of caches; empty for all in the cache directory.
@@ -60,7 +64,7 @@ def verify_caches(
         )
     for entry in chosen:
         if entry.state in ("no-permission", "io-error"):
-            yield entry.name, [f"not verified, since it cannot be read: {entry.state}"]
+            yield entry.name, "NOT VERIFIED", [f"it cannot be read: {entry.state}"]
             continue
         if entry.state not in ("ok", "unreadable"):
             if names:
@@ -75,13 +79,16 @@ def verify_caches(
                 raise
             _log.info("%s: removed by another process", entry.name)
             continue
-        if raw is not None and not problems:
-            problems = _compare_with_raw(entry, raw, cache_dir, progress)
-        yield entry.name, problems
+        if problems:
+            yield entry.name, "DAMAGED", problems
+        elif raw is not None and (found := _compare_with_raw(entry, raw, cache_dir, progress)):
+            yield entry.name, "OTHER RECORDINGS", [f"{raw} gives another cache: {found}"]
+        else:
+            yield entry.name, "ok", []
 
 
-def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progress) -> list[str]:
-    """Reads raw data without using saved surveys, and compares their key with that of a cache."""
+def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progress) -> str:
+    """Reads raw data without using saved surveys; returns where their key differs from that of a cache; else ``""``."""
     fields = Cache(entry.path).key.fields
     framing = Framing(
         dataset=load_framing(fields["dataset"]).dataset,
@@ -89,15 +96,7 @@ def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progre
     ).with_T(fields["T"])
     source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
     found = differences(fields, key_of(open_raw_reported(framing, source, progress)).fields)
-    return [f"{raw} {_ANOTHER}{describe_differences(found)}"] if found else []
-
-
-_ANOTHER = "gives another cache: "
-
-
-def is_of_other_data(problems: Sequence[str]) -> bool:
-    """Returns whether the only problem of a cache is that the raw data it was compared with are others."""
-    return len(problems) == 1 and _ANOTHER in problems[0]
+    return describe_differences(found)
 
 
 def named_removals(names: Iterable[str], cache_dir: Path) -> list[Removal]:

@@ -31,7 +31,7 @@ from plifctl.pipeline.evaluation_samples import EvaluationSamples, open_samples
 from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.report.render import csv_value
-from plifctl.runs import ControlResult, Predictions, SpikeRecording, save_spikes
+from plifctl.runs import ControlResult, Predictions, Run, SpikeRecording, save_spikes
 from plifctl.runs.predictions import Comparison
 from plifctl.training.optimizer import autocast
 from plifctl.training.process import out_of_memory_errors
@@ -282,6 +282,7 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     use_remembered_kernel(trained.network, trained.spec, device)
     if trained.unstated:
         _log.info("%s: %s", path, trained.unstated)
+    _warn_of_an_early_test(trained)
     if options.records_spikes and trained.run is None:
         raise UsageError(
             f"{path}: not in a run directory, so spikes cannot be saved", hint="name the run: plifctl eval RUN"
@@ -313,6 +314,20 @@ def _evaluate(options: EvaluateOptions, progress: Progress) -> EvaluationResult:
     if options.csv is not None:
         files.write_text(options.csv, result.to_csv())
     return result
+
+
+def _warn_of_an_early_test(trained: TrainedModel) -> None:
+    """Logs that a run whose protocol tests it once, at the end, is tested before."""
+    if trained.run is None or (status := (run := Run(trained.run)).status()) == "finished":
+        return
+    if (protocol := run.config().protocol) != "A":
+        _log.warning(
+            "%s (%s) is tested before the end of its training, and protocol %s tests it once, afterwards: what is "
+            "changed because of this accuracy is chosen by the test samples",
+            run.name,
+            status,
+            protocol,
+        )
 
 
 def _check_options(options: EvaluateOptions) -> Control | None:

@@ -86,7 +86,10 @@ def test_run_that_is_not_tested_yet_names_its_last_checkpoint(prepared: Plifctl,
     result = prepared("eval", "c")
     assert result.code != 0
     assert "no best checkpoint yet; the first one is written after the last epoch: that of the latest is " in result.err
-    assert prepared("eval", "c", "--checkpoint", "last").code == 0
+    early = prepared("eval", "c", "--checkpoint", "last")
+    assert (early.code, "protocol C tests it once, afterwards" in early.err) == (0, True)
+    assert prepared("refit", "--resume", "c").code == 0
+    assert "tests it once" not in prepared("eval", "c", "--checkpoint", "last").err
 
 
 def test_sweep_of_protocol_c_is_reported_beside_the_others(prepared: Plifctl, places: Path) -> None:

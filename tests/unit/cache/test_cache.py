@@ -264,8 +264,8 @@ def test_cache_that_the_system_does_not_deliver_is_not_called_damaged(
     (entry,) = list_caches(tmp_path / "c")
     assert entry.state == ("no-permission" if number == errno.EACCES else "io-error")
     assert removable_entries(tmp_path / "c") == []
-    ((name, problems),) = verify_caches([], tmp_path / "c")
-    assert (name, "cannot be read" in problems[0]) == (entry.name, True)
+    ((name, verdict, problems),) = verify_caches([], tmp_path / "c")
+    assert (name, verdict, "cannot be read" in problems[0]) == (entry.name, "NOT VERIFIED", True)
 
 
 def test_cache_that_was_removed_is_not_called_damaged(gestures: Path, tmp_path: Path) -> None:

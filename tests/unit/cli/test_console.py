@@ -19,7 +19,7 @@ SHOWN = "a\\x1b[2J\\x9b31m\\u202eb\\r\\udcff\nc\td [bold]é ﷽"
 
 def test_emit_hostile_text_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     console.emit(HOSTILE)
-    console.emit_verdicts([("x", [HOSTILE])], as_json=False)
+    console.emit_verdicts([("x", "DAMAGED", [HOSTILE])], as_json=False)
     assert capsys.readouterr().out == f"{SHOWN}\nx: DAMAGED\n  {SHOWN}\n"
 
 
