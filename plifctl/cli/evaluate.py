@@ -163,7 +163,8 @@ def evaluate(
 
 def _print(result: EvaluationResult) -> None:
     other = f" (trained with T = {result.trained_steps})" if result.trained_steps != result.T else ""
-    console.emit(f"{result.experiment} ({result.recipe} recipe), T = {result.T}{other}, {result.checkpoint}")
+    after = f" ({result.saved_after})" if result.saved_after else ""
+    console.emit(f"{result.experiment} ({result.recipe} recipe), T = {result.T}{other}, {result.checkpoint}{after}")
     unchanged = result.unchanged
     if unchanged is not None:
         _print_control(result, unchanged)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -41,6 +41,7 @@ class TrainedModel:
         test_samples: Ids of the test samples that the run, or the file, lists, of weights whose run made its own split,
             or took that of a label table; None: there is no list.
         run: The run directory that the checkpoint belongs to; None for a file of its own.
+        saved_after: After how much of the run's training they were saved (``epoch 3``); empty: not stated.
     """
 
     path: Path
@@ -52,6 +53,7 @@ class TrainedModel:
     origin: str = ""
     test_samples: tuple[str, ...] | None = None
     run: Path | None = None
+    saved_after: str = ""
 
     @property
     def in_memory(self) -> bool:
@@ -135,8 +137,18 @@ def load_trained(
         with suppress(RunError):  # raised where the list is needed
             listed = list_test_samples(run, spec)  # now: later, the run may be gone, or be on another machine
     path = path if path.name not in ("", "..") else path.resolve()  # so that it has a name
-    trained = TrainedModel(path, spec, network.eval(), str(state["cache"]) or None, digest, {}, origin, listed, run)
+    cache, after = str(state["cache"]) or None, _saved_after(state)
+    trained = TrainedModel(path, spec, network.eval(), cache, digest, {}, origin, listed, run, after)
     return trained.fold() if fold else trained
+
+
+def _saved_after(state: Mapping[str, Any]) -> str:
+    """Returns after how much training a checkpoint was saved; empty of an exported file, which does not state it."""
+    progress = state.get("progress", state)  # of the best epoch, the epoch alone
+    if not isinstance(progress, Mapping) or "epoch" not in progress:
+        return ""
+    steps = f" and {progress['step']} steps" if progress.get("step") else ""
+    return f"epoch {progress['epoch']}{steps}"
 
 
 def run_of_checkpoint(path: Path) -> Path | None:

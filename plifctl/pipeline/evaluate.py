@@ -159,6 +159,7 @@ class EvaluationResult:
         experiment: Name of the experiment.
         recipe: Its recipe.
         checkpoint: The file that was tested.
+        saved_after: After how much of a run's training it was saved (``epoch 3``); empty: not stated.
         folded: For each batch norm the convolution it was folded into; empty if not asked for.
         T: Time steps.
         trained_steps: Time steps that it was trained with.
@@ -187,6 +188,7 @@ class EvaluationResult:
     experiment: str
     recipe: str
     checkpoint: str
+    saved_after: str
     folded: dict[str, str | None]
     T: int
     trained_steps: int
@@ -492,6 +494,7 @@ def _record(samples: EvaluationSamples, rows: np.ndarray, options: EvaluateOptio
         inputs[:, None] if inputs.ndim == 4 else inputs,
         votes,
         spikes,
+        trained.saved_after,
     )
     assert trained.run is not None
     path = trained.run / "spikes.npz"
@@ -517,6 +520,7 @@ def _result(
         experiment=spec.name,
         recipe=spec.recipe,
         checkpoint=str(trained.path),
+        saved_after=trained.saved_after,
         folded=trained.folded,
         T=spec.T,
         trained_steps=trained_steps,

@@ -163,7 +163,8 @@ class _FigureSource:
             return list(dict.fromkeys(used)), " ".join(result.describe() for result in found), kind.draw(found)
         if kind.needs == "spikes":
             recorded, recording = self._recording()
-            return [recorded], "", kind.draw(recording, self.channels)
+            after = f"Weights: {recording.saved_after}." if recording.saved_after else ""
+            return [recorded], after, kind.draw(recording, self.channels)
         if self.runs:
             lines = self._named_lines(compare=name != "S1")
             for other, longer in self._without_line(lines):

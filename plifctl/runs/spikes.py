@@ -28,6 +28,7 @@ class SpikeRecording:
             image is shown at every step.
         votes: Output of the voting layer at each step ``[N, T, classes]``, 0…1.
         spikes: Spikes of each recorded layer by name, before pooling: bool ``[N, T, C, H, W]`` or ``[N, T, F]``.
+        saved_after: After how much of the run's training the weights were saved (``epoch 3``); empty: not stated.
     """
 
     sample_ids: tuple[str, ...]
@@ -36,6 +37,7 @@ class SpikeRecording:
     inputs: np.ndarray
     votes: np.ndarray
     spikes: dict[str, np.ndarray]
+    saved_after: str = ""
 
 
 def grey_inputs(inputs: np.ndarray) -> np.ndarray:
@@ -55,6 +57,7 @@ def save_spikes(path: Path, recording: SpikeRecording) -> None:
         "classes": np.array(recording.classes),
         "inputs": recording.inputs,
         "votes": recording.votes,
+        "saved_after": np.array(recording.saved_after),
     }
     for name, spikes in recording.spikes.items():
         arrays[f"shape/{name}"] = np.array(spikes.shape)
@@ -77,7 +80,8 @@ def load_spikes(path: Path) -> SpikeRecording:
         names = [name.removeprefix("bits/") for name in arrays if name.startswith("bits/")]
         spikes = {name: _unpack_spikes(arrays[f"bits/{name}"], arrays[f"shape/{name}"]) for name in names}
         ids, classes = (tuple(map(str, meta.pop(name))) for name in ("sample_ids", "classes"))
-        found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes)
+        after = str(arrays.get("saved_after", ""))  # 0.1.0 did not write it
+        found = SpikeRecording(ids, meta["labels"], classes, meta["inputs"], meta["votes"], spikes, after)
         _check(found)
     except Exception as error:  # numpy and zipfile raise many types on a damaged file
         raise RunError(f"{path}: damaged: {error}", hint=again) from error

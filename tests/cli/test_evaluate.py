@@ -96,12 +96,14 @@ def test_eval_record_spikes_saves_spikes_that_figures_draw(trained: Plifctl, pla
     result = trained("eval", "last", "--record-spikes", 4, "--json")
     tree = json.loads(result.out)["spikes"]
     recording = load_spikes(Path(tree["path"]))
+    assert (recording.saved_after, json.loads(result.out)["saved_after"]) == ("epoch 1", "epoch 1")
     assert recording.labels.tolist() == [0, 1, 2, 3]  # one of each class first
     assert recording.inputs.shape[:3] == (4, 4, 2)
     assert list(recording.spikes) == ["sn0"]
     assert recording.spikes["sn0"].any()
     for name in ("S2", "S3", "S4", "S5"):
-        assert trained("report", "--figure", name, "--out", places / f"{name}.png").code == 0
+        drawn = trained("report", "--figure", name, "--out", places / f"{name}.png")
+        assert (drawn.code, "Weights: epoch 1." in drawn.out) == (0, True)
         assert (places / f"{name}.png").stat().st_size > 1000
     assert trained("runs", "verify").code == 0
     chosen = recording.sample_ids[2]

@@ -88,6 +88,7 @@ def test_run_that_is_not_tested_yet_names_its_last_checkpoint(prepared: Plifctl,
     assert "no best checkpoint yet; the first one is written after the last epoch: that of the latest is " in result.err
     early = prepared("eval", "c", "--checkpoint", "last")
     assert (early.code, "protocol C tests it once, afterwards" in early.err) == (0, True)
+    assert "last.pt (epoch 1)" in early.out
     assert prepared("refit", "--resume", "c").code == 0
     assert "tests it once" not in prepared("eval", "c", "--checkpoint", "last").err
 

@@ -285,6 +285,7 @@ def _spikes(recording: SpikeRecording) -> dict[str, Any]:
         "empty": [not inputs.any() for inputs in recording.inputs[:count]],
         "labels": recording.labels[:count].tolist(),
         "left_out": len(recording.sample_ids) - count,
+        "saved_after": recording.saved_after,
         "T": int(recording.votes.shape[1]),
         "votes": np.round(recording.votes[:count].astype(np.float64), 6).tolist(),
         "input": _frames(recording.inputs[:count]),

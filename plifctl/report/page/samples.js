@@ -51,7 +51,7 @@ function drawRecording(recording, recorded) {
     el("div", { class: "pictures" },
       pictureOf("input", "Input"), layer ? pictureOf("spikes", "Spikes") : null, layer ? pictureOf("rates", "Firing rate so far") : null,
       el("div", {}, el("h3", {}, "Firing rates of the classes so far"), el("table", { id: "votes" }))),
-    el("p", { class: "source" }, recording.empty[viewer.sample] ? "This sample contains no events: an empty input with a label. " : "",
+    el("p", { class: "source" }, recording.saved_after ? `Weights: ${recording.saved_after}. ` : "", recording.empty[viewer.sample] ? "This sample contains no events: an empty input with a label. " : "",
       recording.left_out ? `The run has ${recording.left_out} more samples. ` : "",
       layer && layer.of > layer.channels.length ? `Shown: the ${layer.channels.length} most active of ${layer.of} channels.` : ""));
   show(viewer.t);

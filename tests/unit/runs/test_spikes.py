@@ -18,6 +18,7 @@ def recording() -> SpikeRecording:
         generator.integers(0, 9, (2, 3, 2, 5, 7), np.uint8),
         generator.random((2, 3, 2), np.float32),
         {"sn0": generator.random((2, 3, 4, 5, 7)) < 0.3, "sn1": generator.random((2, 3, 11)) < 0.3},
+        "epoch 3",
     )
 
 
@@ -25,7 +26,7 @@ def test_save_spikes_when_loaded_gives_the_same_recording(tmp_path: Path) -> Non
     path = tmp_path / "run" / "spikes.npz"
     save_spikes(path, recording())
     found, wanted = load_spikes(path), recording()
-    assert (found.sample_ids, found.classes) == (wanted.sample_ids, wanted.classes)
+    assert (found.sample_ids, found.classes, found.saved_after) == (wanted.sample_ids, wanted.classes, "epoch 3")
     assert list(found.spikes) == ["sn0", "sn1"]
     for name in ("labels", "inputs", "votes"):
         np.testing.assert_array_equal(getattr(found, name), getattr(wanted, name))
