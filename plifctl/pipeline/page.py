@@ -105,12 +105,10 @@ class PageSource:
         runs = list_runs(self._runs_dir)
         self._read_results()
         ours = [self._run(run) for run in reversed(runs)]
-        names = {run.name for run in runs}
-        others = [run for run in self._others if run.entry["name"] not in names]
         sweeps = sweeps_by_run(self._runs_dir)
         shown = [
-            replace(run, entry={**run.entry, "sweeps": list(sweeps.get(run.entry["name"], ()))})
-            for run in (*ours, *others)
+            replace(run, entry={**run.entry, "name": name, "sweeps": list(sweeps.get(name, ()))})
+            for name, run in _named([*ours, *self._others]).items()
         ]
         return build_page_data(self._tables, shown, __version__, self._figures)
 
@@ -153,6 +151,15 @@ class PageSource:
         except RunError as error:
             status = f"damaged: {error}"
         return replace(found, entry={**found.entry, "status": status})
+
+
+def _named(runs: Sequence[PageRun]) -> dict[str, PageRun]:
+    """Returns runs by name; of two with one name, the later has its source before it (``shipped:NAME``)."""
+    found: dict[str, PageRun] = {}
+    for run in runs:
+        name = run.entry["name"]
+        found[f"{run.entry['whose']}:{name}" if name in found else name] = run
+    return found
 
 
 def _read_run(run: Run, experiments: RegisteredExperiments) -> RunFacts:

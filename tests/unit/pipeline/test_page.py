@@ -37,6 +37,15 @@ def test_page_source_reads_a_run_again_only_when_it_changed(tmp_path: Path, monk
     assert entry["status"] == "killed"
 
 
+def test_page_shows_a_shipped_record_beside_a_run_of_its_name(tmp_path: Path) -> None:
+    before = {entry["name"] for entry in PageSource().data()["runs"]}
+    make_run(tmp_path / "runs", name="fast-s1")
+    runs = {entry["name"]: entry["whose"] for entry in PageSource().data()["runs"]}
+    assert "fast-s1" in before
+    assert runs.keys() == before | {"shipped:fast-s1"}
+    assert (runs["fast-s1"], runs["shipped:fast-s1"]) == ("mine", "shipped")
+
+
 EVERY_EPOCH = ((0.9, 0.7), (0.95, 0.72), (0.91, 0.8))
 """Validation and test accuracies of protocol B with validation.test = every-epoch."""
 
@@ -95,14 +104,15 @@ def test_page_calls_only_the_authors_logs_theirs(tmp_path: Path) -> None:
         (tmp_path / "logs" / f"run-{name}-tag-test_accuracy.csv").write_text(text)
     import_logs(tmp_path / "logs")
     (tmp_path / "runs/imported-mnist-plif").rename(tmp_path / "runs/authors-mnist-plif")  # as earlier versions named it
-    runs = [run for run in PageSource().data()["runs"] if run["name"] in ("authors-mnist-plif", "imported-resnet")]
+    names = ("authors-mnist-plif", "authors:authors-mnist-plif", "imported-resnet")
+    runs = [run for run in PageSource().data()["runs"] if run["name"] in names]
     found = sorted((run["name"], run["whose"], run["status"], run["epochs"]) for run in runs)
     assert found == [
-        ("authors-mnist-plif", "authors", "imported", 1024),
         ("authors-mnist-plif", "imported", "imported", 2),
+        ("authors:authors-mnist-plif", "authors", "imported", 1024),
         ("imported-resnet", "imported", "imported", 2),
     ]
-    results = {run["whose"]: run["result"]["value"] for run in runs if run["name"] == "authors-mnist-plif"}
+    results = {run["whose"]: run["result"]["value"] for run in runs if "mnist" in run["name"]}
     assert results == {"authors": pytest.approx(0.9972, abs=1e-4), "imported": 0.6}
 
 
