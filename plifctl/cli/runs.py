@@ -171,6 +171,8 @@ def _print_controls(path: Path, controls: list[dict[str, Any]]) -> None:
 def _when_finished(run: Run) -> str:
     if run.config().tests_once:
         return "finished, and tested once"
+    if run.record().stopped_early:
+        return "finished: train.early_stop ended it"
     return f"finished; to train longer: {run.resume_command()} --epochs N"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from plifctl.cache import Cache, key_of
 from plifctl.cache.catalogue import Entry, check_removable, list_caches, remove_cache, select_cache, verify_cache
@@ -22,8 +22,12 @@ _log = logging.getLogger(__name__)
 Removal = tuple[Entry, str]
 """An entry of a cache directory, and the reason to remove it."""
 
-CacheVerdict = Literal["ok", "DAMAGED", "OTHER RECORDINGS", "NOT VERIFIED"]
-"""What verifying a cache found: other recordings are those of ``--raw``; not verified is one that cannot be read."""
+CacheVerdict = Literal["ok", "DAMAGED", "OTHER RECORDINGS", "OUTDATED", "NOT VERIFIED"]
+"""What verifying a cache found.
+
+By ``--raw``, a cache is of other recordings, or outdated: of the same, which are decoded or framed otherwise today. One
+that cannot be read is not verified.
+"""
 
 
 def open_named_cache(name: str, cache_dir: Path) -> Cache:
@@ -82,21 +86,21 @@ def verify_caches(
         if problems:
             yield entry.name, "DAMAGED", problems
         elif raw is not None and (found := _compare_with_raw(entry, raw, cache_dir, progress)):
-            yield entry.name, "OTHER RECORDINGS", [f"{raw} gives another cache: {found}"]
+            verdict: CacheVerdict = "OTHER RECORDINGS" if "raw" in found else "OUTDATED"
+            yield entry.name, verdict, [f"{raw} gives another cache: {describe_differences(found)}"]
         else:
             yield entry.name, "ok", []
 
 
-def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progress) -> str:
-    """Reads raw data without using saved surveys; returns where their key differs from that of a cache; else ``""``."""
+def _compare_with_raw(entry: Entry, raw: Path, cache_dir: Path, progress: Progress) -> dict[str, tuple[Any, Any]]:
+    """Reads raw data without using saved surveys; returns where their key differs from that of a cache."""
     fields = Cache(entry.path).key.fields
     framing = Framing(
         dataset=load_framing(fields["dataset"]).dataset,
         frames=FramesSpec.model_validate(fields["frames"]) if fields["frames"] is not None else None,
     ).with_T(fields["T"])
     source = RawSource(raw, verify=False, download=False, cache_dir=cache_dir, remember=False)
-    found = differences(fields, key_of(open_raw_reported(framing, source, progress)).fields)
-    return describe_differences(found)
+    return differences(fields, key_of(open_raw_reported(framing, source, progress)).fields)
 
 
 def named_removals(names: Iterable[str], cache_dir: Path) -> list[Removal]:

@@ -322,13 +322,13 @@ def _warn_of_an_early_test(trained: TrainedModel) -> None:
     """Logs that a run whose protocol tests it once, at the end, is tested before."""
     if trained.run is None or (status := (run := Run(trained.run)).status()) == "finished":
         return
-    if (protocol := run.config().protocol) != "A":
+    if (config := run.config()).tests_once:
         _log.warning(
             "%s (%s) is tested before the end of its training, and protocol %s tests it once, afterwards: what is "
             "changed because of this accuracy is chosen by the test samples",
             run.name,
             status,
-            protocol,
+            config.protocol,
         )
 
 

@@ -25,7 +25,7 @@ def to_channels_last(images: Tensor) -> Tensor:
     if images.shape[1] != 1:
         return images
     # the memory of one channel is the same in both layouts; torch takes the one that the strides tell
-    return images.view(len(images), *images.shape[2:], 1).permute(0, 3, 1, 2)
+    return images.view(images.shape[0], *images.shape[2:], 1).permute(0, 3, 1, 2)
 
 
 class BatchNorm(nn.BatchNorm2d):

@@ -25,10 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 def group_by_cache(members: Sequence[Member]) -> list[list[Member]]:
-    """Returns the trainings of a sweep, those of one cache together."""
-    groups: dict[str, list[Member]] = {}
+    """Returns the trainings of a sweep, those of one cache together: of one framing, and of recordings in one place."""
+    groups: dict[tuple[str, str | None], list[Member]] = {}
     for member in members:
-        groups.setdefault(digest_of(raw_independent_key(member.spec.framing)), []).append(member)
+        key = digest_of(raw_independent_key(member.spec.framing)), member.spec.dataset.raw
+        groups.setdefault(key, []).append(member)
     return list(groups.values())
 
 

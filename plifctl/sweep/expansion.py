@@ -91,7 +91,7 @@ def _check_same(first: Member, second: Member) -> None:
         places = " and ".join(str(member.file or member.spec.name) for member in (first, second))
         raise UsageError(
             f"{places}: two experiments called {first.spec.name}, with other values of {', '.join(different)}",
-            hint="change name: in one of the files, or sweep them apart",
+            hint="change name: in one of the files",
         )
 
 

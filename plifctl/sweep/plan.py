@@ -56,6 +56,7 @@ class PlannedRun(Spec):
         digest: Digest of the experiment.
         settings: Digest of all settings that its run must have; empty in a plan of 0.1.0.
         dataset: Name of the data set.
+        raw: Place of its recordings; None: the data set states none.
         command: What a person types to train it alone.
         argv: What the engine starts.
         engine: Engine of the last job; None: none was started.
@@ -73,12 +74,26 @@ class PlannedRun(Spec):
     digest: str
     settings: str = ""
     dataset: str
+    raw: str | None = None
     command: str
     argv: _Strings = Field(strict=False)
     engine: Engine | None = None
     job: str | None = None
     state: State = "missing"
     reason: str = ""
+
+
+def has_other_recordings(raw: str | None, trained: str | None) -> bool:
+    """Returns whether a run was trained on recordings in another place than a training states, which are still there.
+
+    Args:
+        raw: Place that the training states; None: none.
+        trained: Place that the run states; what is no longer there may have been moved.
+    """
+    if raw is None or trained is None:
+        return False
+    place = Path(trained)
+    return place.exists() and place.resolve() != Path(raw).resolve()
 
 
 class Plan(Spec):

@@ -23,7 +23,7 @@ from plifctl.errors import RunError
 from plifctl.runs import Run, is_trained, load_records
 from plifctl.sweep.engine import Resources
 from plifctl.sweep.expansion import Member, sweep_name
-from plifctl.sweep.plan import Plan, PlanFile, PlannedRun
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, has_other_recordings
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,10 @@ def _has_finished(folder: Path, spec: ExperimentSpec) -> bool:
     with suppress(RunError):  # damaged
         if is_trained(folder):  # and not only a result that somebody copied
             run = Run(folder)
-            has_settings = run.config().spec.kept_settings() == spec.kept_settings()
-            return has_settings and run.result_of(spec.train.epochs) is not None
+            trained = run.config().spec
+            if has_other_recordings(spec.dataset.raw, trained.dataset.raw):
+                return False
+            return trained.kept_settings() == spec.kept_settings() and run.result_of(spec.train.epochs) is not None
     return False
 
 
@@ -132,6 +134,7 @@ def _planned(member: Member, options: SweepOptions, runs_dir: Path, before: Plan
         digest=spec.digest,
         settings=digest_of(spec.kept_settings()),
         dataset=spec.dataset.name,
+        raw=spec.dataset.raw,
         command=shlex.join(["plifctl", *words]),
         argv=(*start, "plifctl", *words, *check),
         engine=before.engine if before is not None else None,

@@ -33,7 +33,7 @@ from plifctl.runs.authors import load_authors
 from plifctl.runs.folders import run_argument
 from plifctl.sweep.engine import Job
 from plifctl.sweep.logs import last_error
-from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State
+from plifctl.sweep.plan import Plan, PlanFile, PlannedRun, State, has_other_recordings
 
 _SIGNALLED = 128  # plus the number of a signal
 _FILES = ("config.yaml", "run.json", "result.json", "metrics.jsonl", "metrics.sha256")  # determine a finished run
@@ -240,6 +240,8 @@ def _difference(planned: PlannedRun, run: Run) -> str:
         return f"seed {spec.train.seed}"
     if planned.settings and digest_of(spec.kept_settings()) != planned.settings:
         return "another name of its experiment, or other classes, shape or layout of its data set"
+    if has_other_recordings(planned.raw, spec.dataset.raw):
+        return f"the recordings {spec.dataset.raw}, not {planned.raw}"
     if spec.train.epochs != planned.epochs and run.result_of(planned.epochs) is None:
         return f"{spec.train.epochs} epochs"
     return ""

@@ -133,6 +133,14 @@ def test_verify_with_changed_raw_data_is_found(two: Plifctl, gestures: Path) -> 
     assert "--force" not in result.err
 
 
+def test_verify_with_the_same_raw_data_but_a_newer_decoder_is_outdated(
+    two: Plifctl, gestures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("plifctl.cache.key.raised_versions", lambda formats: {"aedat3": 99})
+    result = two("cache", "verify", "T3-time", "--raw", gestures)
+    assert (result.code, "OUTDATED\n  " in result.out, "OTHER RECORDINGS" in result.out) == (1, True, False)
+
+
 def test_diff_shows_fields_and_samples(two: Plifctl) -> None:
     result = two("cache", "diff", "T3-number", "T3-time")
     assert result.code == 1

@@ -93,6 +93,13 @@ def test_run_that_is_not_tested_yet_names_its_last_checkpoint(prepared: Plifctl,
     assert "tests it once" not in prepared("eval", "c", "--checkpoint", "last").err
 
 
+def test_unfinished_run_that_is_tested_after_every_epoch_may_be_tested(prepared: Plifctl) -> None:
+    overrides = (*OVERRIDES, "validation.test=every-epoch")
+    plifctl.validate("demo", overrides=overrides, epochs=2, name="b", on_epoch=lambda row: False)
+    result = prepared("eval", "b")
+    assert (result.code, "tests it once" in result.err) == (0, False)
+
+
 def test_sweep_of_protocol_c_is_reported_beside_the_others(prepared: Plifctl, places: Path) -> None:
     swept = prepared("sweep", "run", "demo", "--protocol", "A,C", *FIRING, "--epochs", 1, "--name", "both")
     assert swept.code == 0

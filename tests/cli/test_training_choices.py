@@ -90,6 +90,7 @@ def test_train_early_stop_is_reported_and_finishes_the_run(prepared: Plifctl, pl
     result = prepared("train", "--resume", "last", "--epochs", 12)
     assert result.code == 0
     assert "is finished; it stopped early" in result.err
+    assert "resume          finished: train.early_stop ended it\n" in prepared("runs", "show", "last").out
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 

@@ -104,7 +104,7 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
         problems = Problems(self._where)
         windows: dict[str, list[LabelWindow]] = {}
         seen: dict[tuple[str, int | None, int | None], int] = {}
-        paths: dict[str, tuple[int, str]] = {}  # line and path by which each recording was first named
+        paths: dict[str, tuple[int, str]] = {}  # by recording: line and path with the most folders
         for line in read_label_table(survey.texts[self._file], self._where, table, self.dataset.classes):
             found = names.find(line.recording)
             found = [name for name in found if not is_table(name)] or found
@@ -117,6 +117,8 @@ class LabelledRecordings(OwnRecordings, WindowedDataset):
                 wrong = f"{path} and {other} of line {earlier} both fit {recording} alone, each by a part of its path"
                 problems.add(line.number, wrong, "keep the folders of the table in that of the recordings")
                 continue
+            if path.count("/") > other.count("/"):
+                paths[recording] = line.number, path
             if (first := seen.setdefault((recording, line.start, line.end), line.number)) != line.number:
                 problems.add(line.number, f"repeats line {first}: {line.recording}", "remove one of the lines")
             samples = windows.setdefault(recording, [])

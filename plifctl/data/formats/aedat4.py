@@ -19,7 +19,7 @@ from __future__ import annotations
 import re
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
@@ -282,20 +282,33 @@ def summarise_aedat4(file: BinaryIO, source: int | None = None) -> Summary:
 
     Args:
         file: The file.
-        source: Number of the stream of events; None: the first.
+        source: Number of the stream of events; None: the first with events, as far as the table tells.
     """
     head = file.read(len(_MAGIC) + 4)
     head += file.read(min(int.from_bytes(head[-4:], "little"), _MAX_TABLE_BYTES))
     streams = _stated_streams(head)
     of_events = _stated_of_events(head)
-    read = source if source is not None else min(of_events, default=-1)
-    stated = streams.get(read, {})
-    sizes = [int(stated[key]) for key in ("sizeX", "sizeY") if stated.get(key, "").isdecimal()]
-    summary = Summary(stated.get("source", ""), (sizes[0], sizes[1]) if len(sizes) == 2 else None)
     try:
         packets = _read_table(file, head)
     except (struct.error, ValueError, LookupError):
-        return summary
+        packets = None
+    if source is None:
+        filled = {packet.stream for packet in packets or () if packet.n_elements}
+        source = min(filled.intersection(of_events) or of_events, default=-1)
+    summary = _stated_camera(streams.get(source, {}))
+    return summary if packets is None else _with_counts(summary, packets, source, streams)
+
+
+def _stated_camera(stream: Mapping[str, str]) -> Summary:
+    """Returns name and sensor of the camera of a stream."""
+    sizes = [int(stream[key]) for key in ("sizeX", "sizeY") if stream.get(key, "").isdecimal()]
+    return Summary(stream.get("source", ""), (sizes[0], sizes[1]) if len(sizes) == 2 else None)
+
+
+def _with_counts(
+    summary: Summary, packets: Sequence[_TableRow], read: int, streams: Mapping[int, Mapping[str, str]]
+) -> Summary:
+    """Returns a summary with number and times of the events of a stream, and the elements of all others."""
     others: Counter[str] = Counter()
     for packet in packets:
         if packet.stream != read and packet.n_elements:

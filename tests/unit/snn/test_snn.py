@@ -464,6 +464,15 @@ class TestNeuronsAsModules:
             assert net(frames).any()
             assert torch.equal(recorded(frames), net(frames))
 
+    @pytest.mark.filterwarnings("ignore")  # of torch, which warns that a program is recorded for one shape
+    @pytest.mark.parametrize("channels", [1, 2])
+    def test_layout_that_was_recorded_for_one_image_takes_any_number(self, channels: int) -> None:
+        from plifctl.snn.layers import to_channels_last
+
+        recorded = torch.jit.trace(to_channels_last, (torch.rand(1, channels, 4, 6),))  # type: ignore[no-untyped-call]
+        images = torch.rand(5, channels, 4, 6)
+        assert torch.equal(recorded(images), images)
+
     @pytest.mark.parametrize(
         ("make", "message"),
         [

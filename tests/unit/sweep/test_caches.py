@@ -9,20 +9,30 @@ from sweeping import sweep_options
 from plifctl.config.sweep import SweepSpec
 from plifctl.data.source import RawSource
 from plifctl.pipeline.progress import silent
-from plifctl.sweep.caches import cache_of, prepare_caches
-from plifctl.sweep.expansion import expand
+from plifctl.sweep.caches import cache_of, group_by_cache, prepare_caches
+from plifctl.sweep.expansion import Member, expand
+
+
+def member_of(raw: Path) -> Member:
+    """Returns a training on own recordings in a place."""
+    (member,) = expand(SweepSpec.model_validate({"experiments": ("demo",)}))
+    dataset = member.spec.dataset.model_copy(update={"raw": str(raw), "layout": "class-folders"})
+    assert member.spec.frames is not None
+    frames = member.spec.frames.model_copy(update={"training_set": None})
+    spec = member.spec.model_copy(update={"dataset": dataset, "frames": frames})
+    return replace(member, experiment=replace(member.experiment, spec=spec))
 
 
 def reasons(places: Path, raw: str, root: str) -> list[str]:
     """Returns why no cache is built for a data set with ``raw:``, if ``--raw`` names a place."""
-    (member,) = expand(SweepSpec.model_validate({"experiments": ("demo",)}))
-    dataset = member.spec.dataset.model_copy(update={"raw": str(places / raw), "layout": "class-folders"})
-    assert member.spec.frames is not None
-    frames = member.spec.frames.model_copy(update={"training_set": None})
-    spec = member.spec.model_copy(update={"dataset": dataset, "frames": frames})
-    own = replace(member, experiment=replace(member.experiment, spec=spec))
+    own = member_of(places / raw)
     options = replace(sweep_options(places / "runs"), source=RawSource(places / root))
     return list(prepare_caches([own], {own.name: "missing"}, options, silent).values())
+
+
+def test_trainings_share_a_cache_only_if_their_recordings_lie_in_one_place(places: Path) -> None:
+    members = [member_of(places / name) for name in ("monday", "tuesday", "monday")]
+    assert [len(group) for group in group_by_cache(members)] == [2, 1]
 
 
 def test_cache_is_looked_for_with_the_command_that_builds_it(places: Path, monkeypatch: pytest.MonkeyPatch) -> None:

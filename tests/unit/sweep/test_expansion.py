@@ -142,4 +142,4 @@ def test_two_files_of_one_name_and_other_data_are_refused(tmp_path: Path, raw: s
         UsageError, match=r"h1\.yaml and .*h3\.yaml: two experiments called hands, with other .*"
     ) as error:
         members(experiments=tuple(map(str, places)))
-    assert error.value.hint == "change name: in one of the files, or sweep them apart"
+    assert error.value.hint == "change name: in one of the files"

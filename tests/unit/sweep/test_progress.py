@@ -1,5 +1,6 @@
 """State and progress of a run of a sweep, by its own files and what the engine knows of its job."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,22 @@ def test_run_of_other_settings_is_failed_and_not_counted(
     found = read(tmp_path, run)
     assert (found.state, found.accuracy) == ("failed", None)
     assert difference in found.run.reason
+
+
+def test_run_of_recordings_elsewhere_is_failed_unless_they_were_moved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = trained(tmp_path, finished=True)
+    config = Run(tmp_path / run.name).config()
+    dataset = config.spec.dataset.model_copy(update={"raw": str(tmp_path / "monday")})
+    config = replace(config, spec=config.spec.model_copy(update={"dataset": dataset}))
+    monkeypatch.setattr(Run, "config", lambda _: config)
+    planned = run.model_copy(update={"raw": str(tmp_path / "tuesday")})
+    assert read(tmp_path, planned).state == "finished"  # Monday's are no longer where they were
+    (tmp_path / "monday").mkdir()
+    found = read(tmp_path, planned)
+    assert (found.state, f"has the recordings {tmp_path / 'monday'}" in found.run.reason) == ("failed", True)
+    assert read(tmp_path, run.model_copy(update={"raw": str(tmp_path / "monday")})).state == "finished"
 
 
 def test_run_that_is_being_trained_is_running_without_a_job(tmp_path: Path) -> None:

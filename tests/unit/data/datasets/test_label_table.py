@@ -386,6 +386,9 @@ def test_label_table_ambiguous_name_is_refused(words: Path) -> None:
 def test_label_table_two_paths_that_find_one_file_are_refused(words: Path) -> None:
     with pytest.raises(RawDataError, match=r"line 3: .*tuesday/c d.npz and monday/c d.npz of line 2 both fit c d.npz"):
         open_words(words, "file,word\nmonday/c d.npz,yes\ntuesday/c d.npz,no\n")
+    table = "file,word,from,to\nc d.npz,yes,0,10\nmonday/c d.npz,yes,10,20\ntuesday/c d.npz,no,20,30\n"
+    with pytest.raises(RawDataError, match=r"line 4: .*tuesday/c d.npz and monday/c d.npz of line 3 both fit c d.npz"):
+        open_words(words, table, TIMED)
 
 
 def test_label_table_paths_with_more_folders_than_there_are_are_noted(words: Path) -> None:

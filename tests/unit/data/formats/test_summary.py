@@ -10,6 +10,7 @@ from factories import encode_aedat4, random_events
 from raw_files import AEDAT2_HEADER, AEDAT3_HEADER, aedat3_packet, aedat3_word, encode_dat, encode_npy
 
 from plifctl.config.dataset import ReadingSpec
+from plifctl.data.formats import aedat4
 from plifctl.data.formats.detect import decode_any, summarise_any
 from plifctl.data.formats.summary import NOTHING, Summary, sensor_of_camera
 
@@ -74,6 +75,16 @@ def test_summarise_aedat3_of_cut_file_keeps_the_packets_before() -> None:
 
 def test_summarise_aedat4_states_sensor_and_without_table_no_count() -> None:
     assert summarise(encode_aedat4((0, "EVTS", EVENTS), (1, "TRIG", EVENTS))) == Summary("DVS", (128, 128))
+
+
+@pytest.mark.parametrize(("source", "expected"), [(None, 7), (2, 7), (0, 0)])
+def test_summarise_aedat4_is_about_the_first_stream_that_has_events(
+    source: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = encode_aedat4((2, "EVTS", EVENTS), streams={0: "EVTS", 1: "TRIG", 2: "EVTS"})
+    rows = [aedat4._TableRow(0, 0, 0, 0), aedat4._TableRow(1, 3, 1, 2), aedat4._TableRow(2, 7, 5, 6)]
+    monkeypatch.setattr(aedat4, "_read_table", lambda file, head: rows)
+    assert aedat4.summarise_aedat4(io.BytesIO(data), source).n_events == expected
 
 
 def test_summarise_aedat4_with_table_equals_decoded(shared: Path) -> None:
