@@ -219,9 +219,11 @@ def _accuracies(rows: Sequence[dict[str, Any]], width: int) -> list[tuple[str, s
 
 
 def _print_changes(changes: list[dict[str, Any]] | None, overrides: Sequence[str]) -> None:
+    from plifctl.config.overrides import is_modification
+
     console.emit("")
-    if changes is None and overrides:
-        console.emit(f"changed settings: {', '.join(overrides)}")
+    if changes is None and (stated := list(filter(is_modification, overrides))):
+        console.emit(f"changed settings: {', '.join(stated)}")
     elif changes is None:
         console.emit("no settings to compare: the experiment is in no registry folder")
     elif not changes:

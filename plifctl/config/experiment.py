@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args, get_origin
@@ -16,7 +16,7 @@ from plifctl.config.choices import Protocol, Recipe
 from plifctl.config.dataset import MAX_T, DatasetSpec, FramesSpec, Framing, check_frames, frame_shape
 from plifctl.config.identity import current_keys, current_word, hashed_fields, hashed_words
 from plifctl.config.network import NetworkSpec, NeuronSpec
-from plifctl.config.overrides import override_key
+from plifctl.config.overrides import is_modification, override_key
 from plifctl.config.split import FROM_TABLE, SplitSpec
 from plifctl.config.structure import parse_structure, shapes_after
 from plifctl.config.training import TrainSpec, ValidationSpec
@@ -127,6 +127,23 @@ class ExperimentSpec(Spec):
         if protocol == "A" or self.validation.T is None:
             return self
         return self.model_copy(update={"T": self.validation.T})
+
+
+def needed_overrides(overrides: Iterable[str], default: ExperimentSpec, changed: ExperimentSpec) -> tuple[str, ...]:
+    """Returns overrides without the modifications that state what the experiment has anyway.
+
+    Args:
+        overrides: Texts ``key=value``.
+        default: The experiment without them.
+        changed: The experiment with them.
+    """
+    was, now = (flatten(spec.model_dump(mode="json")) for spec in (default, changed))
+
+    def is_needed(text: str) -> bool:
+        key = override_key(text)
+        return not is_modification(text) or key not in now or was.get(key) != now[key]
+
+    return tuple(filter(is_needed, overrides))
 
 
 @dataclass(frozen=True)

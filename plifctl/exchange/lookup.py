@@ -69,10 +69,12 @@ def find_model(name: str, which: CheckpointName, runs_dir: Path) -> Path:
     path = run.checkpoint(which)
     if path.exists() or (status := run.status()) == "finished":
         return path  # a finished run always has its checkpoints; if one was deleted, loading says so
-    last_epoch = which == "best" and run.config().protocol == "C"
+    when = "first epoch"
+    if which == "best" and run.config().protocol == "C":
+        latest = run.checkpoint("last")
+        when = f"last epoch: that of the latest is {latest}" if latest.exists() else "last epoch"
     raise CheckpointError(
-        f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the "
-        + (f"last epoch: that of the latest is {run.checkpoint('last')}" if last_epoch else "first epoch"),
+        f"{run.name} ({status}) has no {which} checkpoint yet; the first one is written after the {when}",
         hint=f"plifctl watch {run_argument(run.path)}" if status == "running" else run.resume_command(),
     )
 

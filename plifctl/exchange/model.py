@@ -87,19 +87,33 @@ class TrainedModel:
             return list_test_samples(self.run, self.spec)
         return self.test_samples
 
-    def seen_samples(self) -> Callable[[str], bool]:
-        """Returns a function that says of a sample of its data set whether it was trained on, or selected by, it.
+    def has_seen(self) -> Callable[[str, bool], bool]:
+        """Returns a function that says of a sample of its data set whether it was trained on, or validated by, it.
 
-        Of a file with a list of test samples, all others count as seen; of one without a list, none: nothing is known.
+        Its arguments are the id of the sample, and whether the data set has it as a test sample. A file lists no
+        training samples: all but its test samples count as seen, if those are known, and the training is plifctl's.
 
         Raises:
             RunError: The list of the run is damaged.
         """
         if self.run is not None:
             split = Run(self.run).split()
-            return {*split["train"], *split.get("validation", [])}.__contains__
-        tested = self.test_samples
-        return lambda name: tested is not None and name not in tested
+            seen = {*split["train"], *split.get("validation", [])}
+            return lambda name, is_test: name in seen
+        if (tested := self.test_samples) is not None:
+            return lambda name, is_test: name not in tested
+        is_official = self.spec.split.method == "official" and not self.unstated
+        return lambda name, is_test: is_official and not is_test
+
+    def selecting_tests(self) -> frozenset[str]:
+        """Returns the ids of the test samples by which a run selected these weights; empty of a file: it lists none.
+
+        Raises:
+            RunError: The list of the run is damaged.
+        """
+        if self.run is None or (run := Run(self.run)).config().protocol != "A":
+            return frozenset()
+        return frozenset(run.split()["test"] if self.path.name == run.checkpoint("best").name else ())
 
     def fold(self) -> TrainedModel:
         """Returns the model with its batch norms folded into the convolutions before them (Sec. 4.1)."""

@@ -60,6 +60,8 @@ class Evidence:
         operations: Operations per sample; None: not counted.
         half: The weights are stored in half precision, or were before.
         folded: Batch norms had been folded before the weights were read.
+        changes: How the experiment of the run differs from that of its name
+            (:meth:`plifctl.runs.RegisteredExperiments.changes`).
         measured: The cache of the predictions, if they were made for an export; None: not known, or they are the run's.
     """
 
@@ -68,6 +70,7 @@ class Evidence:
     operations: Operations | None = None
     half: bool = False
     folded: bool = False
+    changes: tuple[str, ...] = ()
     measured: MeasuredCache | None = None
 
     def with_predictions(self, predictions: Predictions, content: str, *, complete: bool) -> Evidence:
@@ -203,8 +206,8 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
     trained_on_all = record is None or record.data is None or record.data.complete
     if evidence.measured is not None and not evidence.measured.complete and trained_on_all:
         found.append("Tested on a part of the data set: not comparable with results on the whole.")
-    if record is not None and record.overrides:
-        found.append(f"Changed settings: `{'`, `'.join(record.overrides)}`.")
+    if evidence.changes:
+        found.append(f"Not the experiment of its name: {', '.join(map(_code, evidence.changes))}.")
     if record is not None and record.data is not None:
         if record.is_subset:
             found.append("Trained and tested on a part of the data set: not comparable with results on the whole.")
@@ -222,6 +225,11 @@ def _caveats(trained: TrainedModel, evidence: Evidence) -> list[str]:
             f"{100 * record.accuracy:.2f} % on the same samples."
         )
     return ["## Caveats", "\n".join(f"- {text}" for text in found)] if found else []
+
+
+def _code(change: str) -> str:
+    """Returns a change as Markdown: settings as code."""
+    return f"`{change}`" if "=" in change else change
 
 
 def _unstated(trained: TrainedModel) -> str:

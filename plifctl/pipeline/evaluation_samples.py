@@ -187,8 +187,8 @@ def _warn_of_changes(trained: TrainedModel, cache: Cache, content: str | None) -
     """
     labels, name = trained.spec.dataset.labels, (trained.run or trained.path).name
     if trained.run is not None and labels is not None and trained.spec.split.method == "official":
-        has_seen, tested = trained.seen_samples(), np.flatnonzero(cache.is_test)
-        if moved := [sample for row in tested if has_seen(sample := cache.sample_ids[row])]:
+        has_seen, tested = trained.has_seen(), np.flatnonzero(cache.is_test)
+        if moved := [sample for row in tested if has_seen(sample := cache.sample_ids[row], True)]:
             _log.warning(
                 "%s was trained on, or selected by, %d samples that are test samples now: %s; it is tested on those "
                 "of its own split",

@@ -10,6 +10,7 @@ import torch
 
 from plifctl import paths
 from plifctl.config.choices import CheckpointName, NetworkFormat
+from plifctl.config.lookup import load_registry
 from plifctl.errors import CacheError, UsageError
 from plifctl.exchange.folder import to_half
 from plifctl.exchange.formats import FOLDED, check_destination, choose_format, write_network
@@ -19,7 +20,7 @@ from plifctl.exchange.model_card import Evidence
 from plifctl.pipeline.evaluation_samples import EvaluationSamples, open_samples
 from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.pipeline.progress import Progress, silent
-from plifctl.runs import ResultRecord, with_controls
+from plifctl.runs import RegisteredExperiments, ResultRecord, with_controls
 
 _log = logging.getLogger(__name__)
 
@@ -118,6 +119,7 @@ def _evidence(trained: TrainedModel, half: bool, cache_dir: Path | None, progres
     found = replace(
         kept,
         record=_with_current_controls(kept.record, trained.run),
+        changes=() if kept.record is None else RegisteredExperiments(load_registry()).changes(kept.record),
         predictions=None if half or trained.folded else kept.predictions,  # those of other weights
         half=half or kept.half,
         measured=None if half or trained.folded else kept.measured,

@@ -29,7 +29,7 @@ from plifctl.report.figures import (
     lines_of,
     save_figure,
 )
-from plifctl.report.results import Results
+from plifctl.report.results import ORIGINS, SOURCES, Results
 from plifctl.runs import (
     Curve,
     RegisteredExperiments,
@@ -215,9 +215,9 @@ class _FigureSource:
     def _fast_results(self) -> list[FastResult]:
         """The results of recipe ``fast`` with processor time: of the named runs, else of our own, else shipped ones."""
         records = load_records(self.runs_dir, self.registry.folders)
-        named = {curve.name for curve in self._named}
+        named = {(curve.origin, curve.name) for curve in self._named}
         if named:
-            records = [record for record in records if record.recipe != FAST or record.run in named]
+            records = [record for record in records if record.recipe != FAST or (record.origin, record.run) in named]
         sources: tuple[ResultSource, ...] = ("mine", "shipped", "added")
         for source in sources:
             found = find_fast_results(Results(records, self.registry, source, include_modified=bool(self.runs)))
@@ -225,8 +225,9 @@ class _FigureSource:
                 for problem in result.problems:
                     _log.warning("figure fast: %s: %s", result.name, problem)
             if timed := [result for result in found if result.timings]:
-                for run in sorted(named.difference(*(result.runs for result in timed))):
-                    _log.warning("figure fast: left out: %s", run)
+                drawn = {(ORIGINS[source], run) for result in timed for run in result.runs}
+                for origin, run in sorted(named - drawn):
+                    _log.warning("figure fast: left out: %s (%s)", run, SOURCES[origin])
                 return timed
         raise UsageError(
             "no finished run of recipe fast has CPU minutes",

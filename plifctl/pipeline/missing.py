@@ -15,7 +15,6 @@ from typing import Any
 from plifctl import paths
 from plifctl.config.choices import TRAINING_VERBS, Protocol, Recipe
 from plifctl.config.lookup import load_registry
-from plifctl.config.overrides import is_modification
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError, list_names
 from plifctl.evaluation.step_cost import estimate_seconds, registry_samples
@@ -23,6 +22,8 @@ from plifctl.pipeline.commands import folder_option
 from plifctl.pipeline.report import build_tables
 from plifctl.report import TableOptions
 from plifctl.report.table import Entry, name_other_versions
+from plifctl.runs import RegisteredExperiments
+from plifctl.runs.changes import CHANGED_SINCE
 
 _log = logging.getLogger(__name__)
 
@@ -125,8 +126,9 @@ def _trainings(entry: Entry, registry: Registry, most_epochs: int | None) -> Ite
         raise UsageError(f"the runs beside it began with the weights of {began.name}")
     stale = {record.experiment for record in entry.beside if name_other_versions(record)}
     first = next(iter(entry.beside), None)
-    recipe, overrides = ("paper", ()) if first is None else (first.recipe, first.overrides)
-    changes = tuple(filter(is_modification, overrides))
+    recipe, changes = ("paper", ()) if first is None else (first.recipe, RegisteredExperiments(registry).changes(first))
+    if CHANGED_SINCE in changes:
+        raise UsageError("the experiment of the runs beside it has been changed since")
     for name in (entry.experiment, *sorted(stale)):
         usual = registry.experiment(name, recipe=recipe, overrides=changes).spec.train
         planned = min(usual.epochs, most_epochs or usual.epochs)  # only runs of protocol A can be cut

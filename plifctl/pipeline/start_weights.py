@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from plifctl.cache import Cache
+from plifctl.config.choices import Protocol
 from plifctl.config.experiment import ExperimentSpec
 from plifctl.errors import CheckpointError
 from plifctl.exchange.lookup import find_model
@@ -16,6 +18,7 @@ from plifctl.exchange.model import TrainedModel, load_trained
 from plifctl.pipeline.kept_evidence import kept_evidence
 from plifctl.runs import Run, StartedFrom, load_checkpoint
 from plifctl.training.fine_tuning import describe_layers, match_weights, weights_digest
+from plifctl.training.splits import Split
 from plifctl.training.trainer import build_model
 
 
@@ -26,16 +29,28 @@ class StartWeights:
     Attributes:
         taken: Tensors by their name in the state dict.
         source: Where they come from.
-        has_seen: Returns whether the network was trained on, or selected by, a sample of the data set to train on.
+        has_seen: Returns whether the network was trained on a sample of the data set to train on; takes its id, and
+            whether it is a test sample of that data set.
+        selected_by: Ids of the test samples that selected the network.
     """
 
     taken: dict[str, Tensor] = field(repr=False)
     source: StartedFrom
-    has_seen: Callable[[str], bool] = field(repr=False)
+    has_seen: Callable[[str, bool], bool] = field(repr=False)
+    selected_by: frozenset[str] = field(default=frozenset(), repr=False)
 
-    def for_split(self, test: Iterable[str], validation: Iterable[str]) -> StartWeights:
-        """Returns them with the numbers of test and validation samples, by their ids, that the network has seen."""
-        counts = {"seen_test": sum(map(self.has_seen, test)), "seen_validation": sum(map(self.has_seen, validation))}
+    def for_split(self, split: Split, cache: Cache, protocol: Protocol) -> StartWeights:
+        """Returns them with the numbers of test and validation samples that the network has seen.
+
+        In protocol A test samples select the weights anyway: those that only selected the network are not counted.
+        """
+
+        def is_seen(row: int) -> bool:
+            name = cache.sample_ids[row]
+            return self.has_seen(name, bool(cache.is_test[row])) or (protocol != "A" and name in self.selected_by)
+
+        seen_test, seen_validation = (sum(map(is_seen, rows)) for rows in (split.test, split.validation))
+        counts = {"seen_test": seen_test, "seen_validation": seen_validation}
         return replace(self, source=self.source.model_copy(update=counts))
 
 
@@ -76,14 +91,11 @@ def find_start_weights(name: str, spec: ExperimentSpec, runs_dir: Path) -> Start
         taken=tuple(matched.taken),
         anew=matched.anew,
         unused=matched.unused,
+        presumed=trained.run is None,
     )
-    same_samples = trained.spec.dataset.name == spec.dataset.name
-    return StartWeights(matched.taken, described, trained.seen_samples() if same_samples else _unseen)
-
-
-def _unseen(name: str) -> bool:
-    """Whether a sample of another data set was trained on."""
-    return False
+    if trained.spec.dataset.name != spec.dataset.name:
+        return StartWeights(matched.taken, described, lambda name, is_test: False)
+    return StartWeights(matched.taken, described, trained.has_seen(), trained.selecting_tests())
 
 
 def _epoch_and_accuracy(trained: TrainedModel) -> tuple[int | None, float | None]:

@@ -217,8 +217,7 @@ def set_up(
     else:  # another plifctl might draw another, and train on samples that the run was tested on
         split = Split.from_json(resumed.split(), cache.sample_ids)
     if task.start is not None:
-        test, validation = ([cache.sample_ids[row] for row in rows] for rows in (split.test, split.validation))
-        task = replace(task, start=task.start.for_split(test, validation))
+        task = replace(task, start=task.start.for_split(split, cache, options.protocol))
     setup = TrainingSetup(options, task, frozen, cache, cache_path, split, device, selection, place, ranks, local_ranks)
     _announce(setup, placement_reason)
     return setup

@@ -100,11 +100,12 @@ def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Change
 
     An option may state what a run has anyway, by its file: the series has the changes of the run that states fewest.
     """
-    fewest: dict[str, Sequence[str]] = {}
+    fewest: dict[tuple[str, str], Sequence[str]] = {}  # what one protocol cannot train otherwise changes another
     for record in records:
+        series = _series(record), record.protocol
         found = [text for text in changes(record) if override_key(text) != "split.fold"]
-        fewest[_series(record)] = min(fewest.get(_series(record), found), found, key=len)
-    return lambda record: changes(record) if record.digest is None else fewest[_series(record)]
+        fewest[series] = min(fewest.get(series, found), found, key=len)
+    return lambda record: changes(record) if record.digest is None else fewest[_series(record), record.protocol]
 
 
 def _short(changes: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Protocol as StructuralType
 
 from plifctl.config.choices import Protocol, Recipe
-from plifctl.config.experiment import ExperimentSpec
+from plifctl.config.experiment import ExperimentSpec, needed_overrides
 from plifctl.config.overrides import is_modification, override_key
 from plifctl.config.registry import Registry
 from plifctl.errors import RegistryError, UsageError
@@ -103,7 +103,11 @@ class RegisteredExperiments:
         if registered.digest == run.digest:
             return ()  # each stated value is the one that the registry has anyway
         now = self.find(run)
-        return changes if now is not None and now.digest == run.digest else (*changes, CHANGED_SINCE)
+        if now is None or now.digest != run.digest:
+            return (*changes, CHANGED_SINCE)
+        needed = needed_overrides(changes, registered, now)
+        shorter = self._find(run, needed)
+        return needed if shorter is not None and shorter.digest == run.digest else changes
 
     def _names(self) -> list[str]:
         try:

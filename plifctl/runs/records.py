@@ -126,6 +126,7 @@ class StartedFrom(Spec):
         seen_test: Number of test samples of the training that the network had been trained on or selected by; 0 also in
             records of older versions.
         seen_validation: Number of such validation samples.
+        presumed: Both numbers are presumed: the weights come from a file, which lists no training samples.
     """
 
     name: str
@@ -138,11 +139,12 @@ class StartedFrom(Spec):
     unused: tuple[str, ...] = ()
     seen_test: int = 0
     seen_validation: int = 0
+    presumed: bool = False
 
     @model_serializer(mode="wrap")
     def _leave_out_unseen(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Records without them stay as they were before these fields existed."""
-        return _leave_out_empty(serialize(self), "seen_test", "seen_validation")
+        return _leave_out_empty(serialize(self), "seen_test", "seen_validation", "presumed")
 
     def describe_seen(self) -> str:
         """Returns which samples of the training are not new to the network; empty if none is known to be."""
@@ -151,6 +153,8 @@ class StartedFrom(Spec):
         if not counts:
             return ""
         measured = " and ".join(part for part, count in parts.items() if count)
+        if self.presumed:
+            return f"{self.name} may have been trained on {counts}: the {measured} accuracy may be too high"
         return f"{self.name} was trained on, or selected by, {counts}: the {measured} accuracy will be too high"
 
     def describe(self) -> str:

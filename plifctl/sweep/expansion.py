@@ -16,7 +16,7 @@ from typing import Any
 
 from plifctl.config.base import digest_of, flatten
 from plifctl.config.choices import Protocol
-from plifctl.config.experiment import Experiment, ExperimentSpec
+from plifctl.config.experiment import Experiment, ExperimentSpec, needed_overrides
 from plifctl.config.lookup import file_of, is_file_name, load_experiment, load_registry
 from plifctl.config.overrides import fold_overrides, is_modification, override_key, override_texts
 from plifctl.config.registry import Registry
@@ -141,7 +141,7 @@ def _member(
         return load_experiment(name, texts, recipe=spec.recipe, registry=registry).for_protocol(protocol)
 
     experiment = load(overrides)
-    needed = _without_defaults(overrides, load(()).spec, experiment.spec)
+    needed = needed_overrides(overrides, load(()).spec, experiment.spec)
     if needed != overrides and (shorter := load(needed)).spec == experiment.spec:
         overrides, experiment = needed, shorter
     experiment.check_protocol(protocol)
@@ -149,17 +149,6 @@ def _member(
     values = {**point, "fold": fold} if fold is not None else point
     path = None if file is None else file.absolute()
     return Member(_run_name(experiment.spec, overrides, protocol), path, protocol, overrides, values, experiment)
-
-
-def _without_defaults(texts: tuple[str, ...], default: ExperimentSpec, changed: ExperimentSpec) -> tuple[str, ...]:
-    """Returns the overrides without modifications that state what the experiment has anyway."""
-    was, now = (flatten(spec.model_dump(mode="json")) for spec in (default, changed))
-
-    def differs(text: str) -> bool:
-        key = override_key(text)
-        return not is_modification(text) or key not in now or was.get(key) != now[key]
-
-    return tuple(filter(differs, texts))
 
 
 def _run_name(spec: ExperimentSpec, overrides: tuple[str, ...], protocol: Protocol) -> str:

@@ -57,7 +57,7 @@ def evidence(trained: TrainedModel) -> Evidence:
         environment={"plifctl": "0.2.0", "torch": "2.13.0", "python": "3.11.7"},
         finished="2026-01-01T00:00:00Z",
     )
-    return Evidence(record, predictions)
+    return Evidence(record, predictions, changes=tuple(CHANGES))
 
 
 def metadata(folder: Path) -> dict[str, object]:
@@ -121,7 +121,7 @@ def test_model_card_states_result_protocol_and_caveats(
         "3; the network is that of epoch 2",
         "40 for training, 0 for validation, 20 for testing",
         "Trained and tested on a part of the data set",
-        "Changed settings: `network.structure=",
+        "Not the experiment of its name: `network.structure=",
         "chosen by test accuracy",
         f"`{trained.network.network.structure}`",
         trained.digest[:12],

@@ -99,6 +99,18 @@ def test_missing_of_a_pair_of_modified_runs_has_their_changes(places: Path, spee
     assert run.seconds == pytest.approx(2 * spec.train.steps_per_epoch(6000) * 2 * step_cost(spec).macs / speed)
 
 
+def test_missing_of_a_pair_does_not_pass_on_a_stated_value_that_is_no_change(places: Path) -> None:
+    save_record(places / "runs", "fashion-mnist-plif", 2020, overrides=("neuron.tau_0=2",))
+    found = [run.command for run in find_missing(["speed"]) if run.experiment == "fashion-mnist-lif"]
+    assert found == ["plifctl train fashion-mnist-lif --recipe authors --epochs 2"]
+
+
+def test_missing_of_a_pair_of_an_experiment_that_was_changed_since_names_no_training(places: Path) -> None:
+    save_record(places / "runs", "fashion-mnist-plif", 2020, digest="d" * 64)
+    found = find_missing(["speed"], options=TableOptions(include_modified=True))
+    assert not [run for run in found if run.experiment == "fashion-mnist-lif"]
+
+
 def test_missing_of_a_pair_trains_runs_of_an_earlier_training_version_again(places: Path) -> None:
     save_record(places / "runs", "fashion-mnist-plif", 1, sessions=())  # as those of 0.1.0
     experiments = ("fashion-mnist-lif", "fashion-mnist-plif")

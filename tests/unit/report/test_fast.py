@@ -345,7 +345,16 @@ def test_draw_figures_of_fast_runs_takes_the_authors_log_of_the_registry(
     assert figure.path.read_text(encoding="utf-8").endswith("</svg>\n")
     (named,) = draw_figures(["fast"], tmp_path / "one.svg", tmp_path, runs=["fast-B-2", "authors-A-1"])
     assert named.runs == ["fast-B-2", "authors-mnist-plif", "authors-A-1"]
-    assert "figure fast: left out: authors-A-1" in caplog.text
+    assert "figure fast: left out: authors-A-1 (mine)" in caplog.text
+
+
+def test_draw_figures_of_a_shipped_run_is_not_about_an_own_run_of_its_name(tmp_path: Path) -> None:
+    save(tmp_path, fast(0.96, run="fast-s1"))
+    (own,) = draw_figures(["fast"], tmp_path / "own.svg", tmp_path)
+    (shipped,) = draw_figures(["fast"], tmp_path / "shipped.svg", tmp_path, runs=["shipped:fast-s1"])
+    assert [figure.runs[0] for figure in (own, shipped)] == ["fast-s1", "fast-s1"]
+    assert "mnist-plif, protocol B: 96.00 %, epochs: 3" in own.caption
+    assert "fashion-mnist-plif-avgpool, protocol B: 93.76 %, epochs: 32" in shipped.caption
 
 
 def test_draw_figures_without_processor_time_is_refused(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -231,6 +231,13 @@ def test_runs_table_of_one_experiment_changed_in_a_file_and_by_an_option_is_one_
     assert [(row[1], row[7]) for row in both.rows] == [("tau_0=16.0", "1, 2")]
 
 
+def test_runs_table_change_that_is_none_in_protocol_c_is_one_in_the_others() -> None:
+    changed = ("train.early_stop=null",)
+    records = [record(0.5, protocol="B", overrides=changed), record(0.6, protocol="C", overrides=changed)]
+    table = runs_table(records)
+    assert {row[3]: row[1] for row in table.rows} == {"B": "early_stop=null", "C": ""}
+
+
 def test_runs_table_folds_of_ones_own_experiment_are_not_modified() -> None:
     splits = ("split.method=folds", "split.test=null", "split.folds=5")
     records = [
