@@ -111,8 +111,8 @@ def verify(
 ) -> None:
     """Verify every checksum of caches.
 
-    Reads all caches completely, or those named. Exit code 1 if any is damaged, cannot be read, or is not of
-    the data in --raw.
+    Reads all caches completely, or those named. Exit code 1 if any is damaged, cannot be read, or is not
+    what the data in --raw give today.
 
     Example: plifctl cache verify
     """
