@@ -12,7 +12,7 @@ import typer
 
 from plifctl.cli import console, options
 from plifctl.config.choices import PROTOCOLS, Engine
-from plifctl.errors import Interrupted, RunError, UsageError
+from plifctl.errors import Interrupted, MachineError, RunError, UsageError
 
 if TYPE_CHECKING:
     from plifctl.config.sweep import SweepSpec
@@ -245,7 +245,7 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
     from plifctl.sweep.expansion import sweep_name
     from plifctl.sweep.plan import ACTIVE, PlanFile
     from plifctl.sweep.run import run_sweep
-    from plifctl.sweep.status import SweepWatch
+    from plifctl.sweep.status import SweepWatch, read_plan
 
     try:
         with sweep_display() as display:
@@ -255,7 +255,11 @@ def _run(wanted: SweepOptions, *, as_json: bool) -> None:
         shown = f"plifctl sweep status {file.argument} shows its status"
         stop.hint = f"{shown}\nto continue: {wanted.command}"
         raise
-    status = SweepWatch(plan.name, wanted.runs_dir).read()
+    try:
+        status = SweepWatch(plan.name, wanted.runs_dir).read()
+    except MachineError as error:  # the batch system has taken the jobs, and does not answer now
+        console.warn(str(error))
+        status = read_plan(plan, wanted.runs_dir or paths.runs_dir())
     _print_status(status, as_json=as_json)
     if any(run.state not in ("finished", *ACTIVE) for run in plan.runs):
         raise typer.Exit(RunError.exit_code)

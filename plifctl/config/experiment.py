@@ -130,18 +130,19 @@ class ExperimentSpec(Spec):
 
 
 def needed_overrides(overrides: Iterable[str], default: ExperimentSpec, changed: ExperimentSpec) -> tuple[str, ...]:
-    """Returns overrides without the modifications that state what the experiment has anyway.
+    """Returns overrides without the modifications that state what the experiment has anyway, or that decide no number.
 
     Args:
         overrides: Texts ``key=value``.
         default: The experiment without them.
         changed: The experiment with them.
     """
-    was, now = (flatten(spec.model_dump(mode="json")) for spec in (default, changed))
+    was, now = default.kept_settings(), changed.kept_settings()
+    differing = [key for key in {**was, **now} if was.get(key) != now.get(key)]
 
     def is_needed(text: str) -> bool:
         key = override_key(text)
-        return not is_modification(text) or key not in now or was.get(key) != now[key]
+        return not is_modification(text) or any(one == key or one.startswith(f"{key}.") for one in differing)
 
     return tuple(filter(is_needed, overrides))
 

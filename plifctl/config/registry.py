@@ -353,7 +353,7 @@ class Registry:
         """Returns the experiment of some layers, merged over the data set and the network that they name."""
         changes = [parse_override(text, ExperimentSpec) for text in overrides]
         renamed = [change for change in changes if isinstance(change.get("network"), Leaf)]
-        own = merge_layers(*map(_network_as_mapping, layers))
+        own = merge_layers(*map(_network_as_mapping, _with_T(layers)))
         if renamed:  # another network replaces all of the one before
             own["network"] = _network_as_mapping(merge_layers(*renamed))["network"]
         place, dataset = layers[-1].origin, own.get("dataset")
@@ -513,12 +513,24 @@ def _origins(tree: Branch) -> dict[str, Origin]:
     return {path: leaf.origin for path, leaf in tree.leaves().items()}
 
 
+def _with_T(layers: Iterable[Branch]) -> Iterator[Branch]:  # noqa: N802
+    """Yields layers; T of one holds for all protocols, unless it states that of protocol B as well."""
+    has_other = False  # a T of protocol B, in the layers below
+    for layer in layers:
+        states_other = "T" in layer.branch("validation")
+        if has_other and "T" in layer and not states_other:
+            yield Branch.at("validation.T", Leaf(None, layer["T"].origin))
+        has_other = has_other or states_other
+        yield layer
+
+
 def _network_as_mapping(layer: Branch) -> Branch:
-    """Returns a layer whose network, if it is a name, is a mapping with that name."""
+    """Returns a layer whose network, if it is a name, is a mapping with that name, instead of any below."""
     network = layer.get("network")
     if not isinstance(network, Leaf):
         return layer
     own = Branch(network.origin, {"name": network})
+    own.replaces = True
     return merge_layers(layer.without("network"), Branch(layer.origin, {"network": own}))
 
 

@@ -25,7 +25,7 @@ from plifctl.config.experiment import ExperimentSpec
 from plifctl.config.lookup import is_file_name
 from plifctl.config.overrides import override_key, parse_override
 from plifctl.config.problems import CHECK_HINT, validate_tree
-from plifctl.config.yaml_tree import Branch, Leaf, Origin, YamlError, parse_value, read_tree
+from plifctl.config.yaml_tree import Branch, Origin, YamlError, parse_value, read_tree
 from plifctl.errors import RegistryError, UsageError, join_problems
 
 MAX_RUNS = 10_000
@@ -173,7 +173,7 @@ def _at_commas(text: str) -> list[str]:
 def _parse(text: str) -> Any:
     """Returns a value as YAML has it; a text that is not YAML, such as a network structure, as it is."""
     try:
-        found: Leaf | Branch = parse_value(text, Origin("--set"))
+        found = parse_value(text, Origin("--set"), mapping=True)
     except YamlError:
         return text
-    return found.value if isinstance(found, Leaf) else text
+    return found.plain() if isinstance(found, Branch) else found.value

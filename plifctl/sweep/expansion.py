@@ -142,7 +142,7 @@ def _member(
 
     experiment = load(overrides)
     needed = needed_overrides(overrides, load(()).spec, experiment.spec)
-    if needed != overrides and (shorter := load(needed)).spec == experiment.spec:
+    if needed != overrides and (shorter := load(needed)).spec.kept_settings() == experiment.spec.kept_settings():
         overrides, experiment = needed, shorter
     experiment.check_protocol(protocol)
     file = file_of(name, registry.experiments())

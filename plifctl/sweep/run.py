@@ -70,8 +70,10 @@ def run_sweep(options: SweepOptions, watch: Watcher = lambda found: None, progre
         finally:
             if not engine.detached:
                 engine.cancel(sweep.active())
-            sweep.update()
-            sweep.end()
+            try:
+                sweep.update()
+            finally:
+                sweep.end()
     return sweep.plan
 
 
@@ -128,15 +130,16 @@ class _Sweep:
         wanted = [run for run in self.plan.runs if self._is_wanted(run)]
         for run in wanted:
             begin_log(self._file.log_of(run.name), run.command)
-        tasks = [Task(run.name, run.argv, self._file.log_of(run.name)) for run in wanted]
+        # an engine may start them in another working directory
+        tasks = [Task(run.name, run.argv, self._file.log_of(run.name).absolute()) for run in wanted]
         ids = self._engine.submit(tasks) if tasks else {}
         name = self._options.engine
         self.plan = self.plan.with_runs(
             [run.model_copy(update={"engine": name, "job": ids[run.name]}) for run in wanted if run.name in ids]
         )
         self._given |= {*ids}
+        self.save()  # first of all: a batch system that does not answer now has the jobs
         self.update()
-        self.save()
 
     def _is_wanted(self, run: PlannedRun) -> bool:
         is_done = run.name in self._given or run.name in self._without_cache

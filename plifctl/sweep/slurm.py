@@ -35,6 +35,7 @@ _WARNING_SECONDS = 120  # before the time limit; --slurm signal=USR2@SECONDS say
 _UNITS = {"m": 1, "min": 1, "h": 60, "d": 24 * 60}
 _WAITING = {"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SPECIAL_EXIT", "RESV_DEL_HOLD"}
 _HINT = "sinfo shows whether SLURM answers, and its partitions"
+_IN_ENVIRONMENT = ("account", "partition", "qos", "constraint", "reservation")
 _ENDED = {
     *("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED"),
     *("REVOKED", "TIMEOUT"),
@@ -68,20 +69,22 @@ class SlurmEngine:
             return {}
         resources = self._resources
         limit = require_minutes(resources)
-        options = dict(resources.options or {})
+        options = {**_stated_in_environment(), **(resources.options or {})}
+        stated = {name.replace("-", "_"): value for name, value in options.items()}
+        cpus = stated.get("cpus_per_task", resources.cpus)
         gpus = resources.gpus
-        if gpus is None:
+        if gpus is None and not _asks_for_gpus(stated):
             partition = [f"--partition={options['partition']}"] if "partition" in options else []
             gpus = int("gpu" in _run(["sinfo", "--noheader", "--format=%G", *partition]))
+        own = {"time": limit, "cpus_per_task": resources.cpus}
+        own |= {} if _asks_for_gpus(stated) else {"gpus_per_node": gpus or None}
         kept = {name: os.environ[name] for name in ("SLURM_CONF", "SLURM_CLUSTERS") if name in os.environ}
         try:
             executor = submitit.SlurmExecutor(self._folder, max_num_timeout=MOST_CONTINUATIONS)
             executor.update_parameters(
                 job_name=self._name,
-                time=limit,
-                gpus_per_node=gpus or None,
-                cpus_per_task=resources.cpus,
-                srun_args=[f"--cpus-per-task={resources.cpus}"] if resources.cpus else None,  # since SLURM 22.05
+                **{name: value for name, value in own.items() if name not in stated},
+                srun_args=[f"--cpus-per-task={cpus}"] if cpus else None,  # since SLURM 22.05
                 array_parallelism=resources.jobs or len(tasks),
                 signal_delay_s=_WARNING_SECONDS,
                 wckey=None,
@@ -90,7 +93,7 @@ class SlurmEngine:
             )
             # SLURM's variables, if this is a job itself, would be taken for options
             with submitit.helpers.clean_env(), submitit.helpers.environment_variables(**kept):
-                jobs = executor.submit_array([TrainingJob(task, max(gpus, 1)) for task in tasks])
+                jobs = executor.submit_array([TrainingJob(task, gpus or 1) for task in tasks])
         except (RuntimeError, OSError) as error:
             raise MachineError(f"SLURM does not take the jobs: {str(error).strip()}", hint=_HINT) from error
         return {task.name: job.job_id for task, job in zip(tasks, jobs, strict=True)}
@@ -207,6 +210,19 @@ def minutes(time: str) -> int:
     if match is None or float(match[1]) == 0:
         raise UsageError(f"--time: found {time!r}, expected a duration", hint="90m, 24h or 2d")
     return math.ceil(float(match[1]) * _UNITS[match[2]])
+
+
+def _stated_in_environment() -> dict[str, str]:
+    """Returns options of sbatch that its variables state, ``SBATCH_ACCOUNT=…`` of a profile; none within a job."""
+    if "SLURM_JOB_ID" in os.environ:
+        return {}
+    stated = ((name, os.environ.get(f"SBATCH_{name.upper()}")) for name in _IN_ENVIRONMENT)
+    return {name: value for name, value in stated if value}
+
+
+def _asks_for_gpus(stated: Mapping[str, object]) -> bool:
+    """Returns whether options of sbatch, with ``_`` in their names, say how many GPUs a job gets."""
+    return any(name.startswith("gpus") for name in stated) or "gpu" in str(stated.get("gres", ""))
 
 
 def _run(command: Sequence[str], accept: str = "") -> str:

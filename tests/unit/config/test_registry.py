@@ -103,6 +103,18 @@ class TestShipped:
         both = registry.experiment("nmnist-plif", recipe="authors", overrides=["T=12", "validation.T=16"])
         assert [both.for_protocol("A").spec.T, both.for_protocol("B").spec.T] == [12, 16]
 
+    @pytest.mark.parametrize(
+        ("text", "steps"),
+        [("", [10, 20]), ("T: 5\n", [5, 5]), ("T: 5\nvalidation: {T: 8}\n", [5, 8]), ("validation: {T: 8}\n", [10, 8])],
+    )
+    def test_T_of_an_own_file_holds_for_all_protocols_unless_it_states_both(
+        self, tmp_path: Path, text: str, steps: list[int]
+    ) -> None:
+        path = tmp_path / "mine.yaml"
+        path.write_text(f"name: mine\nlike: nmnist-plif\nrecipe: authors\n{text}")
+        found = load_registry().read_experiment(path)
+        assert steps == [found.for_protocol("A").spec.T, found.for_protocol("B").spec.T]
+
     def test_change_of_the_network_replaces_overrides_of_the_one_before(self) -> None:
         registry = load_registry()
         first = registry.experiment("fashion-mnist-plif", overrides=["network.dropout=0.2", "train.lr=0.1"])
@@ -278,6 +290,18 @@ class TestOwnFolder:
         assert registry.check() == []
         assert registry.experiment("mine").spec.neuron.tau_0 == 3.0
         assert "gesture-plif" in registry.experiments()
+
+    def test_network_that_is_named_replaces_the_one_below_whole(self, tmp_path: Path) -> None:
+        values = TINY.removeprefix("tiny:\n").replace("\n  ", ", ").strip()
+        base = MINE.replace("network: tiny", f"network: {{name: tiny, {values}, pooling: average}}")
+        other = "  other:\n    title: other\n    network: mnist\n    neuron: {kind: plif, tau_0: 2.0}\n"
+        more = "  more:\n    title: more\n    network: {dropout: 0.5}\n    neuron: {kind: plif, tau_0: 2.0}\n"
+        registry = own(tmp_path, experiments__mine=base + other + more)
+        assert registry.check() == []
+        expected = registry.experiment("mnist-plif").spec.network
+        assert registry.experiment("other").spec.network == expected
+        assert registry.experiment("more").spec.network.name == "tiny"
+        assert registry.experiment("more").spec.network.dropout == 0.5
 
     def test_name_defined_twice_is_an_error(self, tmp_path: Path) -> None:
         registry = own(tmp_path, networks__x=TINY.replace("tiny", "mnist"))

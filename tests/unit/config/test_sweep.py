@@ -32,6 +32,8 @@ grid:
         (["train.freeze=null"], {"train.freeze": None}, {}),
         (["T=4", "T=2,8"], {}, {"T": (2, 8)}),
         (["T=2,8", " T = 4 "], {"T": 4}, {}),
+        (["o.options={betas: [0.9, 0.95]}"], {"o.options": {"betas": [0.9, 0.95]}}, {}),
+        (["o={a: 1},{a: 2}"], {}, {"o": ({"a": 1}, {"a": 2})}),
     ],
 )
 def test_split_overrides_separates_one_value_from_several(texts: list[str], one: Any, several: Any) -> None:

@@ -60,6 +60,15 @@ def test_name_of_a_run_is_the_same_however_its_value_is_stated() -> None:
     assert stated.name == in_grid.name
 
 
+def test_name_of_a_run_does_not_say_what_decides_no_number() -> None:
+    (plain,) = members(experiments=("gesture-plif",))
+    for value in ({"network.pooling": "max"}, {"network": "gesture"}):
+        (stated,) = members(experiments=("gesture-plif",), set=value)
+        assert (stated.name, stated.overrides) == (plain.name, ())
+    (other,) = members(experiments=("gesture-plif",), set={"network.pooling": "average"})
+    assert "pooling=average" in other.name
+
+
 def test_value_that_only_the_other_protocol_has_anyway_is_kept(places: Path) -> None:
     (places / "mine.yaml").write_text("like: demo\nname: mine\nT: 4\nvalidation: {T: 8}\n")
     (stated,) = members(experiments=("mine",), protocols=("B",), set={"T": 4})

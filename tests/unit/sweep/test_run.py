@@ -554,6 +554,37 @@ def test_sweep_that_a_batch_system_has_finished_needs_it_no_more(
     assert again.submitted == []
 
 
+def test_jobs_that_a_batch_system_took_are_in_the_plan_though_it_does_not_answer_afterwards(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = engine(detached=True)
+    poll = fake.poll
+
+    def busy(jobs: Any) -> Any:
+        if fake.submitted:
+            raise MachineError("squeue failed: timed out")
+        return poll(jobs)
+
+    monkeypatch.setattr(fake, "poll", busy)
+    options = sweep_options(runs, seeds=(1, 2), sweep="mine")
+    with pytest.raises(MachineError, match="timed out"):
+        run_sweep(replace(options, engine="slurm", resources=Resources(time="1h")))
+    plan = PlanFile(runs, "mine").load()
+    assert [run.job for run in plan.runs] == [f"job-{run.name}" for run in plan.runs]
+    assert plan.pid is None
+
+
+def test_outputs_of_runs_lie_in_the_runs_directory_wherever_an_engine_starts_them(
+    runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs.parent.mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(runs.parent)
+    fake = engine(detached=True)
+    options = sweep_options(Path("runs"), seeds=(1,), sweep="mine")
+    run_sweep(replace(options, engine="slurm", resources=Resources(time="1h")))
+    assert [task.log.parent for task in fake.queue] == [runs / "sweeps/mine"]
+
+
 def test_cancel_finds_this_process_before_the_sweep_is_planned(
     runs: Path, engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,6 +4,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,6 +100,49 @@ def test_submit_without_a_time_limit_is_refused(engine: SlurmEngine, tmp_path: P
     with pytest.raises(UsageError, match="time limit") as error:
         engine.submit([Task("run", ("true",), tmp_path / "log")])
     assert error.value.hint.startswith("--time 24h")
+
+
+def submitted(folder: Path, monkeypatch: pytest.MonkeyPatch, **resources: Any) -> dict[str, str | None]:
+    """Returns the options of sbatch in the script that is submitted, each by its name; the last one counts."""
+    for name, text in (("srun", ""), ("sinfo", "echo gpu:1"), ("sbatch", "echo Submitted batch job 12")):
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+    engine = SlurmEngine(Resources(time="1h", **resources), folder / "mine")
+    assert engine.submit([Task("run", ("true",), folder / "log")]) == {"run": "12"}
+    script = next((folder / "mine/slurm").glob("*.sh"))
+    found = [
+        line.split()[1].removeprefix("--").partition("=")
+        for line in script.read_text().splitlines()
+        if "#SBATCH" in line
+    ]
+    assert len({name for name, _, _ in found}) == len(found)
+    return {name: value for name, _, value in found}
+
+
+def test_options_of_slurm_take_the_place_of_ours_however_they_are_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine/slurm").mkdir(parents=True)
+    stated = {"gpus-per-node": "a100:1", "cpus-per-task": "8", "partition": "big"}
+    found = submitted(tmp_path, monkeypatch, gpus=1, cpus=4, options=stated)
+    assert {name: found[name] for name in stated} == stated
+    assert found["time"] == "60"
+
+
+def test_variables_of_sbatch_are_used_unless_an_option_says_otherwise_or_this_is_a_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ACCOUNT", "PARTITION"):
+        monkeypatch.setenv(f"SBATCH_{name}", "of-profile")
+    for job, expected in ((None, "of-profile"), ("7", None)):
+        folder = tmp_path / expected if expected else tmp_path / "job"
+        (folder / "mine/slurm").mkdir(parents=True)
+        if job is not None:
+            monkeypatch.setenv("SLURM_JOB_ID", job)
+        found = submitted(folder, monkeypatch, options={"partition": "big", "gres": "gpu:a100:1"})
+        assert (found.get("account"), found["partition"]) == (expected, "big")
+        assert ("gpus-per-node" in found, found["gres"]) == (False, "gpu:a100:1")
 
 
 @pytest.mark.parametrize("time", ["", "24", "h", "0m", "1:30", "-1h"])
