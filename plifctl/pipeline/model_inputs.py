@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -17,12 +18,15 @@ from plifctl.config.lookup import load_framing
 from plifctl.data.events import EVENT, Events
 from plifctl.data.formats.detect import READABLE, decode_any
 from plifctl.data.formats.headers import format_of, guess_content, is_text
-from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_events
+from plifctl.data.framer import count_filled, count_frames, decode_recording, keep_inside, select_inside
+from plifctl.data.frames import check_inside
 from plifctl.data.remarks import Remark, describe_remarks, remarks_on_share
 from plifctl.errors import DamagedFileError, RawDataError, UsageError
 from plifctl.exchange.graphs import normalise
 
 _log = logging.getLogger(__name__)
+
+_FRAMES_OPTION = re.compile(r"--set frames\.(\w+)=")
 
 MAX_EMPTY_WINDOWS = 1_000_000
 """Windows that a recording may have even if it has fewer events; more of them would take hours without an answer."""
@@ -106,7 +110,11 @@ class InputReader:
             path = paths.expand(recording)
             if self.spec.frames is None:
                 raise UsageError(f"{path}: {self.spec.title} classifies images, not recordings of events")
-            return _decode_file(path, self.spec.framing), str(path)
+            try:
+                return _decode_file(path, self.spec.framing), str(path)
+            except RawDataError as error:
+                error.hint = self._hint_without_options(error.hint)
+                raise
         if isinstance(recording, Events) or (isinstance(recording, np.ndarray) and recording.dtype.names):
             if self.spec.frames is None:
                 raise UsageError(f"{self.spec.title} classifies images, not events")
@@ -158,18 +166,39 @@ class InputReader:
             where: Their file, whose name seeds random transforms.
             part: Which part of it, for messages.
         """
-        framing = self.spec.framing
-        selected = select_events(framing, events, Path(where).stem)
+        framing, sample = self.spec.framing, Path(where).stem
+        where += part
+        inside = keep_inside(framing, events)
+        try:
+            check_inside(inside, *framing.dataset.shape, where)  # transforms would name the sample only
+        except DamagedFileError as error:  # its hint is one for building caches
+            error.hint = self._size_hint
+            raise
+        selected = select_inside(framing, inside, sample)
         if not len(selected):
             return None
-        where += part
-        try:
-            frames = count_frames(framing, selected, self._time_steps(selected, where), dtype=np.uint32, where=where)
-        except DamagedFileError as error:  # its hint is one for building caches
-            _, height, width = framing.dataset.shape
-            error.hint = f"{self.spec.title} takes recordings of {width}×{height} pixels"
-            raise
+        frames = count_frames(framing, selected, self._time_steps(selected, where), dtype=np.uint32, where=where)
         return torch.from_numpy(frames.astype(np.float32))
+
+    @property
+    def _size_hint(self) -> str:
+        _, height, width = self.spec.dataset.shape
+        return f"{self.spec.title} takes recordings of {width}×{height} pixels"
+
+    def _hint_without_options(self, hint: str | None) -> str | None:
+        """Returns a hint without options for building caches: a trained network frames as it was trained."""
+        lines = (hint or "").splitlines()
+        keys = [found[1] for line in lines if (found := _FRAMES_OPTION.search(line)) is not None]
+        if not keys:
+            return hint
+        frames, title = self.spec.framing.event_frames, self.spec.title
+        instead = [
+            self._size_hint
+            if key == "outside_events"
+            else f"{title} was trained with frames.{key}={getattr(frames, key)}, and reads no others"
+            for key in keys
+        ]
+        return "\n".join([*(line for line in lines if not _FRAMES_OPTION.search(line)), *instead])
 
     def _time_steps(self, events: Events, where: str) -> int:
         """Returns T; if it is the longest sample that determines T, as many as the events fill, if these are more."""

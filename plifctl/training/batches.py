@@ -79,11 +79,11 @@ class BatchLoader:
         self._labels = samples.labels
         self._id_hashes = hash_sample_ids(samples.sample_ids)
         self._source = open_source(samples, device, data_in)
-        self._class_targets = torch.eye(len(spec.dataset.classes), device=device)
+        self._class_targets = torch.eye(len(spec.dataset.classes), dtype=torch.float32, device=device)
         self._buffers = BufferPool()
         self._mean_std: tuple[Tensor, Tensor] | None = None
         if spec.normalisation is not None:
-            mean, std = (torch.tensor(values, device=device).view(-1, 1, 1) for values in spec.normalisation)
+            mean, std = (self._class_targets.new_tensor(values).view(-1, 1, 1) for values in spec.normalisation)
             self._mean_std = mean, std
 
     def steps(self, rows: np.ndarray) -> int:

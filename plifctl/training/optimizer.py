@@ -243,7 +243,8 @@ class Optimizer:
         for group in self._optimizer.param_groups if self._capturable else ():
             group.update(capturable=True, lr=torch.tensor(train.lr, dtype=torch.float32, device=device))
         self._scaler = torch.amp.GradScaler(device.type, enabled=train.precision == "fp16")
-        self._failed = torch.zeros((), device=device)  # 1 from the first step with gradients that are not finite
+        # 1 from the first step with gradients that are not finite
+        self._failed = torch.zeros((), dtype=torch.float32, device=device)
         self._good_steps = torch.zeros((), dtype=torch.int64, device=device)  # before that step, since the last report
         if self._fused and not self._scaler.is_enabled():
             self._optimizer.found_inf = self._failed  # type: ignore[attr-defined] # where torch's own scaler puts it

@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Generator, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from itertools import islice
 from typing import Any
@@ -53,11 +53,25 @@ COLLECT_EVERY = 16
 
 
 def build_model(spec: ExperimentSpec, device: torch.device, kernel: Kernel = "auto") -> SpikingNetwork:
-    """Returns the experiment's network with weights drawn from its seed; torch's global generators stay as they are."""
+    """Returns the experiment's network with weights drawn from its seed, in float32.
+
+    Torch's global generators and default type stay as they are.
+    """
     shape = spec.framing.shape
-    with drawing_weights(spec.train.seed):
+    with drawing_weights(spec.train.seed), _making_float32():
         model = SpikingNetwork(spec.network, spec.neuron, shape, len(spec.dataset.classes), kernel, spec.train.memory)
     return model.to(device)
+
+
+@contextmanager
+def _making_float32() -> Iterator[None]:
+    """Makes tensors float32 inside, whatever the default type of the program is."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def check_memory(train: TrainSpec, device: torch.device, kernel: Kernel) -> None:

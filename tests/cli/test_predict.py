@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from factories import encode_aedat4
 from PIL import Image
-from raw_files import metavision_index
+from raw_files import AEDAT3_HEADER, aedat3_packet, aedat3_word, metavision_index
 from untrained import CLASSES, FIRES, SHAPE, event_spec, image_spec, make_model, write_untrained
 
 import plifctl as library
@@ -183,6 +183,25 @@ class TestFailures:
         assert result.code == 4
         assert "outside the sensor of 10×8" in result.err
         assert "hint: own recordings takes recordings of 10×8 pixels" in result.err
+
+    def test_recording_outside_the_sensor_is_named_by_its_path_where_events_are_transformed(
+        self, plifctl: Plifctl, places: Path
+    ) -> None:
+        transforms = [{"name": "denoise", "filter_time_us": 1000}]
+        model = write_untrained(places / "m.pt", event_spec(places, frames={"transforms": transforms}))
+        events = np.load(write_events(places / "a.npy"))
+        events["x"][:2] = 10
+        np.save(places / "a.npy", events)
+        result = plifctl("predict", model, "a.npy")
+        assert (result.code, "a.npy: event 0 of" in result.err) == (4, True)
+        assert result.err.endswith("hint: own recordings takes recordings of 10×8 pixels\n")
+
+    def test_hint_names_no_option_that_predict_does_not_take(self, plifctl: Plifctl, model: Path, places: Path) -> None:
+        data = AEDAT3_HEADER + aedat3_packet((aedat3_word(1, valid=0), 3), (aedat3_word(4, valid=0), 6))
+        (places / "a.aedat").write_bytes(data)
+        result = plifctl("predict", model, "a.aedat")
+        assert (result.code, "--set" in result.err) == (4, False)
+        assert "hint: own recordings was trained with frames.invalid_events=drop, and reads no others" in result.err
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

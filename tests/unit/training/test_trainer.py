@@ -729,6 +729,20 @@ def test_run_and_restore_leave_global_state_alone(capsys: pytest.CaptureFixture[
     assert capsys.readouterr() == ("", "")
 
 
+def test_training_in_a_program_of_another_default_type_is_in_float32() -> None:
+    recorders = MemoryRecorder(), MemoryRecorder()
+    tiny_trainer(recorders[0]).run()
+    torch.set_default_dtype(torch.float64)
+    try:
+        tiny_trainer(recorders[1]).run()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    expected, found = (recorder.saved["last"]["model"] for recorder in recorders)
+    for name, weight in expected.items():
+        assert found[name].dtype == weight.dtype
+        assert torch.equal(found[name], weight)
+
+
 def test_build_model_any_global_seed_gives_weights_of_manual_seed() -> None:
     spec = tiny_spec("train.seed=5")
     torch.manual_seed(77)
