@@ -49,7 +49,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     Raises:
         UsageError: The file exists, the name cannot be one or is in the registry, an override is wrong, or the folder
             contains a published data set.
-        RawDataError: No such folder, or its recordings have no classes.
+        RawDataError: No such folder, its recordings have no classes, or a name in it is not UTF-8.
         MachineError: The file cannot be written.
     """
     folder = options.path
@@ -59,7 +59,8 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):
-        raise UsageError(f"{folder}: the files of a data set of the registry", hint=command)
+        hint = command + _how_to_take_as_own(folder)
+        raise UsageError(f"{folder}: the files of a data set of the registry", hint=hint)
     reading = read_overrides(options.overrides)
     facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
@@ -72,6 +73,13 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     with files.machine_errors(path):
         files.write_text(path, text)
     return WrittenExperiment(path, values, comments, suggestion.notes)
+
+
+def _how_to_take_as_own(folder: Path) -> str:
+    """Returns the end of a hint, where the folders are those of N-MNIST, whose names are usual ones; else empty."""
+    if not ((folder / "Train").is_dir() and (folder / "Test").is_dir()):
+        return ""
+    return "\nif they are your own: rename Train and Test, e.g. to train and test"
 
 
 _NAMES = {

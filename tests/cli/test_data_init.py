@@ -88,6 +88,21 @@ def flatten_with_table(recordings: Path, folder: Path, table: str) -> None:
     (folder / table).write_text("\n".join(lines))
 
 
+def test_init_of_own_recordings_named_as_nmnist_says_how_to_take_them(plifctl: Plifctl, places: Path) -> None:
+    write_nmnist(places / "digits")
+    result = plifctl("data", "init", "digits")
+    assert result.code == 2
+    assert "hint: plifctl prepare nmnist --T 10 --raw digits" in result.err
+    assert "if they are your own: rename Train and Test, e.g. to train and test" in result.err
+    for split in ("Train", "Test"):
+        (places / "digits" / split).rename(places / "digits" / split.lower())
+    assert plifctl("data", "init", "digits").code == 0
+    dataset = load_experiment("digits").spec.dataset
+    assert (dataset.layout, dataset.classes) == ("folders", ("0", "1"))
+    result = plifctl("prepare", "digits")
+    assert (result.code, "6 training and 2 test samples" in result.out) == (0, True)
+
+
 def test_init_of_class_folders_makes_a_split_when_a_run_begins(plifctl: Plifctl, recordings: Path) -> None:
     assert plifctl("data", "init", "recordings/train", "--name", "hands").code == 0
     spec = load_experiment("hands").spec
