@@ -20,6 +20,7 @@ import yaml
 
 from plifctl import files
 from plifctl.errors import RegistryError
+from plifctl.units import plain
 
 MAX_BYTES = 2**20
 MAX_DEPTH = 20
@@ -297,7 +298,7 @@ def format_yaml(values: Mapping[str, Any], comments: Mapping[str, str]) -> str:
             same += 1
         lines += [f"{'  ' * depth}{sections[depth]}:" for depth in range(same, len(sections))]
         above = sections
-        comment = f"  # {comments[path]}" if path in comments else ""
+        comment = f"  # {plain(comments[path])}" if path in comments else ""
         lines.append(f"{'  ' * len(sections)}{key}: {_format(value)}{comment}")
     return "".join(f"{line}\n" for line in lines)
 

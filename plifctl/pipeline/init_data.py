@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from plifctl.pipeline.inspect import InspectOptions, prepare_published, read_fol
 from plifctl.pipeline.progress import Progress, silent
 from plifctl.pipeline.suggestion import LIKE, suggest_experiment
 from plifctl.training.sample_store import free_memory
+from plifctl.units import plain
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     Raises:
         UsageError: The file exists, the name cannot be one or is in the registry, an override is wrong, or the folder
             contains a published data set.
-        RawDataError: No such folder, or its recordings have no classes.
+        RawDataError: No such folder, its recordings have no classes, or a name in it is not UTF-8.
         MachineError: The file cannot be written.
     """
     folder = options.path
@@ -58,13 +59,14 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     if not folder.exists():
         raise RawDataError(f"{folder}: no such folder", hint="name a folder or an archive of recordings")
     if command := prepare_published(folder):
-        raise UsageError(f"{folder}: the files of a data set of the registry", hint=command)
+        hint = command + _how_to_take_as_own(folder)
+        raise UsageError(f"{folder}: the files of a data set of the registry", hint=hint)
     reading = read_overrides(options.overrides)
     facts = read_folder(options, reading, progress)
     neuron = load_registry().experiment(LIKE).spec.neuron
-    _check_names(folder, [*facts.layout.classes, *(facts.labels.classes if facts.labels is not None else ())])
     suggestion = suggest_experiment(facts, name, _relative(folder), neuron, free_memory(), reading)
     values = {value.key: value.value for value in suggestion.values}
+    _check_names(folder, values)
     comments = {value.key: value.comment for value in suggestion.values if value.comment}
     text = _heading(folder, name) + format_yaml(values, comments)
     _check(text, name)
@@ -73,12 +75,30 @@ def init_data(options: InspectOptions, name: str | None = None, progress: Progre
     return WrittenExperiment(path, values, comments, suggestion.notes)
 
 
-def _check_names(folder: Path, names: Sequence[str]) -> None:
-    """Raises RawDataError if the name of a class cannot be written into a YAML file: the file is UTF-8."""
-    for name in names:
-        if any("\ud800" <= character <= "\udfff" for character in name):
-            shown = os.fsencode(name).decode("utf-8", "backslashreplace")
-            raise RawDataError(f"{folder}: {shown}: the name of a class folder is not UTF-8", hint="rename the folder")
+def _how_to_take_as_own(folder: Path) -> str:
+    """Returns the end of a hint, where the folders are those of N-MNIST, whose names are usual ones; else empty."""
+    if not ((folder / "Train").is_dir() and (folder / "Test").is_dir()):
+        return ""
+    return "\nif they are your own: rename Train and Test, e.g. to train and test"
+
+
+_NAMES = {
+    "dataset.raw": ("the path of the recordings", "rename the folder"),
+    "dataset.labels.file": ("the path of the table of labels", "rename the file or its folder"),
+    "dataset.classes": ("the name of a class folder", "rename the folder"),
+}
+"""The values that are names of files or folders: what they are, and a hint to change them."""
+
+
+def _check_names(folder: Path, values: Mapping[str, Any]) -> None:
+    """Raises RawDataError if the name of a file or folder cannot be written into a YAML file: the file is UTF-8."""
+    for key, (what, hint) in _NAMES.items():
+        value = values.get(key, "")
+        for name in [value] if isinstance(value, str) else value:
+            if any("\ud800" <= character <= "\udfff" for character in name):
+                shown = os.fsencode(name).decode("utf-8", "backslashreplace")
+                where = "" if key == "dataset.raw" else f"{folder}: "
+                raise RawDataError(f"{where}{shown}: {what} is not UTF-8", hint=hint)
 
 
 def _relative(folder: Path) -> str:
@@ -89,7 +109,7 @@ def _relative(folder: Path) -> str:
 
 def _heading(folder: Path, name: str) -> str:
     return (
-        f"# Data set and experiment {name}, as plifctl data init found the recordings in {folder}.\n"
+        f"# Data set and experiment {name}, as plifctl data init found the recordings in {plain(str(folder))}.\n"
         "# A comment says where a value comes from; check those that are ASSUMED.\n"
         f"#\n#   plifctl show {shlex.quote(name)}\n#   plifctl prepare {shlex.quote(name)}\n"
         f"#   plifctl train {shlex.quote(name)}\n#\n"

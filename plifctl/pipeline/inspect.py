@@ -184,10 +184,11 @@ def read_folder(options: InspectOptions, reading: ReadingSpec, progress: Progres
     for file in lists:
         try:
             tables.append(find_label_table(file.name, decode_text(file.load()), recordings))
-        except DamagedFileError as error:
+        except (DamagedFileError, OSError) as error:
             name = file.name.lower()
             if name.endswith((".csv", ".tsv")) or "label" in name:  # another text is not meant to be one
-                _log.warning("%s; its labels are not used", error)
+                reason = f"{file.name}: {error.strerror}" if isinstance(error, OSError) else error
+                _log.warning("%s; its labels are not used", reason)
     return FolderFacts.of(list(found.values()), [table for table in tables if table is not None])
 
 

@@ -5,6 +5,7 @@ Samples of a cache become pictures or an animation; a whole cache becomes statis
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_SAMPLES = 100
 """Most samples in one picture."""
+
+_MAX_NAME_BYTES = 200  # of a default name without its ending; file systems take 255, of the temporary file as well
 
 _SLICING = {
     "number": "cut into equal numbers of events",
@@ -290,4 +293,7 @@ def _describe_durations(frames: dict[str, Any]) -> str:
 def _default_name(dataset: str, entries: list[dict[str, Any]], each_class: bool) -> str:
     if len(entries) > 1:
         return f"{dataset}-{'each-class' if each_class else f'{len(entries)}-samples'}.png"
-    return f"{dataset}-{entries[0]['id'].replace('/', '-')}.png"
+    stem = f"{dataset}-{entries[0]['id'].replace('/', '-')}"
+    while len(os.fsencode(stem)) > _MAX_NAME_BYTES:
+        stem = stem[:-1]
+    return f"{stem}.png"

@@ -318,6 +318,7 @@ def _legend(polarities: int, saturation: int) -> OffsetBox:
 
 
 def _text(text: str, size: int, colour: str) -> TextArea:
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")  # fonts refuse bytes that are not UTF-8
     # usetex and parse_math: a user's matplotlibrc and a $ in a name must not turn names into formulas
     style = {"fontsize": size, "color": colour, "family": fonts_for(text), "usetex": False, "parse_math": False}
     return TextArea(text, textprops=style)

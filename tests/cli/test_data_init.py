@@ -49,6 +49,60 @@ def test_init_of_a_class_folder_whose_name_is_not_utf8_names_it(plifctl: Plifctl
     assert "hint: rename the folder" in result.err
 
 
+def test_init_of_recordings_whose_path_is_not_utf8_names_it(plifctl: Plifctl, recordings: Path) -> None:
+    folder = recordings.rename(os.fsdecode(os.fsencode(recordings.parent) + b"/gr\xfc\xdfe"))
+    result = plifctl("data", "init", folder.name, "--name", "hands")
+    assert result.code == 4
+    assert r"gr\xfc\xdfe: the path of the recordings is not UTF-8" in result.err
+    assert "hint: rename the folder" in result.err
+
+
+def test_init_with_a_table_whose_path_is_not_utf8_names_it(plifctl: Plifctl, recordings: Path, places: Path) -> None:
+    flatten_with_table(recordings, places / "all", os.fsdecode(b"gr\xfc\xdfe.csv"))
+    result = plifctl("data", "init", "all", "--name", "hands")
+    assert result.code == 4
+    assert r"all: gr\xfc\xdfe.csv: the path of the table of labels is not UTF-8" in result.err
+    assert "hint: rename the file" in result.err
+
+
+@pytest.mark.parametrize("name", ["two\nlines", "two\u2028lines", "a\x85b\x1b"])
+def test_init_of_recordings_and_a_table_with_line_breaks_in_their_paths_can_be_prepared(
+    plifctl: Plifctl, recordings: Path, places: Path, name: str
+) -> None:
+    flatten_with_table(recordings, places / name, f"{name}.csv")
+    assert plifctl("data", "init", name, "--name", "hands").code == 0
+    dataset = load_experiment("hands").spec.dataset
+    assert dataset.labels is not None
+    assert (dataset.raw, dataset.labels.file) == (str(places / name), f"{name}.csv")
+    result = plifctl("prepare", "hands")
+    assert (result.code, "10 samples" in result.out) == (0, True)
+
+
+def flatten_with_table(recordings: Path, folder: Path, table: str) -> None:
+    """Moves recordings into one folder, with a table of their labels."""
+    folder.mkdir()
+    lines = ["file,hand"]
+    for k, path in enumerate(sorted(recordings.glob("train/*/*.dat"))):
+        path.rename(folder / f"{k}.dat")
+        lines.append(f"{k}.dat,{['left', 'right'][k % 2]}")
+    (folder / table).write_text("\n".join(lines))
+
+
+def test_init_of_own_recordings_named_as_nmnist_says_how_to_take_them(plifctl: Plifctl, places: Path) -> None:
+    write_nmnist(places / "digits")
+    result = plifctl("data", "init", "digits")
+    assert result.code == 2
+    assert "hint: plifctl prepare nmnist --T 10 --raw digits" in result.err
+    assert "if they are your own: rename Train and Test, e.g. to train and test" in result.err
+    for split in ("Train", "Test"):
+        (places / "digits" / split).rename(places / "digits" / split.lower())
+    assert plifctl("data", "init", "digits").code == 0
+    dataset = load_experiment("digits").spec.dataset
+    assert (dataset.layout, dataset.classes) == ("folders", ("0", "1"))
+    result = plifctl("prepare", "digits")
+    assert (result.code, "6 training and 2 test samples" in result.out) == (0, True)
+
+
 def test_init_of_class_folders_makes_a_split_when_a_run_begins(plifctl: Plifctl, recordings: Path) -> None:
     assert plifctl("data", "init", "recordings/train", "--name", "hands").code == 0
     spec = load_experiment("hands").spec

@@ -217,6 +217,18 @@ def test_inspect_folder_with_one_file_unreadable_by_permission(plifctl: Plifctl,
     assert [one["name"] for one in tree["unreadable"]] == ["fist/1.dat", "wave/3.dat"]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "fist/times.tsv", "labels2.csv"])
+def test_inspect_and_init_name_a_broken_link_to_a_text_as_unreadable(plifctl: Plifctl, hands: Path, name: str) -> None:
+    (hands / name).symlink_to("moved-away")
+    (hands / "wave/3.dat").unlink()
+    result = plifctl("data", "inspect", "hands")
+    assert (result.code, f"  in {name}" in result.out.splitlines()) == (0, True)
+    assert (f"{name}: No such file or directory; its labels are not used" in result.err) == (name != "notes.txt")
+    assert "unreadable: No such file or directory" in result.out
+    result = plifctl("data", "init", "hands")
+    assert (result.code, f"cannot be read: {name}; move" in result.out + result.err) == (0, True)
+
+
 @pytest.mark.parametrize("layout", ["o-unsplit", "o-three-splits/o-three-splits", "zip-backslash/o-backslash.zip"])
 def test_inspect_field_layouts(plifctl: Plifctl, shared: Path, layout: str) -> None:
     tree = json.loads(plifctl("data", "inspect", shared / "data/field/layouts" / layout, "--json").out)

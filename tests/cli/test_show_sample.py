@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from demo_runs import prepare_gestures
 from PIL import Image
+from raw_files import encode_dat
 
 Plifctl = Callable[..., Any]
 
@@ -143,3 +144,17 @@ class TestBadInput:
         result = prepared("--out", "a.png")
         assert result.code == 2
         assert "this is a folder" in result.err
+
+
+def test_show_sample_of_names_that_are_not_utf8_or_long_draws_them(plifctl: Plifctl, places: Path) -> None:
+    for n, name in enumerate(("a/gr\udcfc\udcdfe", f"a/{'long ' * 24}/{'ü' * 100}", "b/1", "b/2")):
+        path = places / f"hands/{name}.dat"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(encode_dat(*((1000 * k, k % 8, k % 6, k % 2) for k in range(40 + n))))
+    assert plifctl("data", "inspect", "hands", "--out", "hands.png").code == 0
+    assert plifctl("data", "init", "hands").code == 0
+    assert plifctl("prepare", "hands").code == 0
+    for row in range(2):
+        assert plifctl("show-sample", "hands", "--sample", row).code == 0
+    long = f"hands-a-{'long ' * 24}-{'ü' * 35}.png"
+    assert {path.name for path in places.glob("*.png")} == {"hands.png", "hands-a-gr\udcfc\udcdfe.png", long}

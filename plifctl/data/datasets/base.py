@@ -24,7 +24,7 @@ from plifctl.data.formats.variants import VARIANTS
 from plifctl.data.remarks import Remark, empty_note
 from plifctl.data.source import RawSource, RemoteFile
 from plifctl.data.storage import Member, Storage, Survey
-from plifctl.errors import ChecksumError, DamagedFileError, RawDataError, join_problems
+from plifctl.errors import ChecksumError, RawDataError, join_problems, list_names
 
 Progress = Callable[[int, int], None]
 """Called with the amount done, and the total."""
@@ -171,6 +171,7 @@ class RawDataset(ABC):
         published = [self._is_published(part, source.verify) for part in parts]  # every part, since each may be refused
         self.verified = bool(self.md5) and all(published)
         found = self._samples()
+        self._check_labels(found)
         parts_digest = "".join(f"{part}\0{survey.digest}\n" for part, survey in sorted(self.surveys.items()))
         self.digest = hashlib.sha256(parts_digest.encode()).hexdigest()
         found.sort(key=attrgetter("id"))
@@ -306,10 +307,29 @@ class RawDataset(ABC):
         found = [name for name in self.formats if self._has_format(name)] or [self.formats[0]]
         return [*found, *(name for name in VARIANTS if self._has_format(name))]
 
+    @property
+    def _is_users_own(self) -> bool:
+        """Whether it is a user's own data set; its layout may be that of a published one."""
+        return self.dataset.name != self.dataset.layout
+
+    def _check_labels(self, samples: Iterable[Sample]) -> None:
+        """Raises RawDataError if a sample is of none of the classes."""
+        classes = len(self.dataset.classes)
+        outside = min((sample for sample in samples if not 0 <= sample.label < classes), default=None)
+        if outside is not None:
+            raise RawDataError(
+                f"{self.root}: sample {outside.id} is of class {outside.label}, but {self.dataset.title} has "
+                f"{classes} classes, 0 to {classes - 1}",
+                hint="name the missing classes, too, in classes: of the data set's YAML; or move their samples out of "
+                "the folder"
+                if self._is_users_own
+                else self.how_to_get(self.dataset),
+            )
+
     def _is_published(self, part: str, verify: bool) -> bool:
         found, known = self.surveys[part].md5s, self.md5.get(part, ())
-        if self.dataset.name != self.dataset.layout:
-            return False  # a user's own data set has no published checksum
+        if self._is_users_own:
+            return False  # it has no published checksum
         if not known or not found:
             return False
         if set(found) & set(known):
@@ -374,9 +394,19 @@ class RawDataset(ABC):
         yield from (note for format_name, note in self.format_notes.items() if self._has_format(format_name))
         if self.md5 and not self.verified:
             yield f"unverified: {self._why_unverified()}"
+        if self._is_users_own:
+            yield from self._notes_on_absent_classes()
+
+    def _notes_on_absent_classes(self) -> Iterator[str]:
+        splits = {sample.split for sample in self.samples}
+        for split in (split for split in SPLITS if split in splits):
+            present = {sample.label for sample in self.samples if sample.split == split}
+            if absent := [name for label, name in enumerate(self.dataset.classes) if label not in present]:
+                which = f"{SPLIT_WORDS[split]} samples" if len(splits) > 1 else "samples"
+                yield f"no {which} of {'class' if len(absent) == 1 else 'classes'} {list_names(absent)}"
 
     def _why_unverified(self) -> str:
-        if self.dataset.name != self.dataset.layout:
+        if self._is_users_own:
             return "a user's own data set has no published checksum"
         if any(survey.md5s for survey in self.surveys.values()):
             return "a checksum differs from the published one"
@@ -508,12 +538,6 @@ class ImageDataset(RawDataset):
         """Returns the images, uint8 ``[N, C, H, W]``, row i being ``samples[i]``."""
 
     def _number_samples(self, split: Split, labels: np.ndarray) -> list[Sample]:
-        classes = len(self.dataset.classes)
-        outside = np.flatnonzero((labels < 0) | (labels >= classes))
-        if len(outside):
-            raise DamagedFileError(
-                f"{self.root}: {split} label {outside[0]} is {labels[outside[0]]}, expected 0 to {classes - 1}"
-            )
         digits = max(5, len(str(len(labels) - 1)))  # samples are sorted by id, and images are in the order of the file
         return [Sample(f"{split}/{n:0{digits}d}", int(label), split) for n, label in enumerate(labels)]
 

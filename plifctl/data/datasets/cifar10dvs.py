@@ -9,7 +9,7 @@ from typing import ClassVar
 from plifctl.data.datasets.base import FilePerSample, Sample
 from plifctl.data.events import Decoded
 from plifctl.data.framer import decode_recording
-from plifctl.errors import RawDataError
+from plifctl.errors import RawDataError, list_names
 
 _TEST = {"last-100": range(900, 1000), "first-100": range(100)}
 
@@ -91,7 +91,16 @@ class Cifar10Dvs(FilePerSample):
             return None
         number = int(file.rpartition(".")[0].rpartition("_")[2])
         tests = number in _TEST[test_set]
-        return Sample(f"{folder}/{number:04d}", self.dataset.classes.index(part), "test" if tests else "train")
+        return Sample(f"{folder}/{number:04d}", self._label_of(part), "test" if tests else "train")
+
+    def _label_of(self, part: str) -> int:
+        classes = self.dataset.classes
+        if part not in classes:
+            raise RawDataError(
+                f"{self.storages[part].path}: {part} is no class of {self.dataset.title}: {list_names(classes)}",
+                hint=f"name the classes in the data set's YAML as the folders: classes: [{', '.join(self.part_files)}]",
+            )
+        return classes.index(part)
 
     def _decode(self, data: bytes, where: str) -> Decoded:
         return decode_recording(self.framing, data, where)

@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -49,11 +49,12 @@ class _ClassFolders(OwnRecordings, FilePerSample):
 
     def _pattern_in(self, path: Path) -> re.Pattern[str]:
         if path.is_dir():
-            above = re.escape(f"{path.name}/")
+            self._above = re.escape(f"{path.name}/")
         else:
             members = Storage(path, EVERY_FILE, ignored=self.ignored).members()
-            above = self._pattern_above(member.name for member in islice(members, _PEEKED if is_tar(path) else None))
-        return re.compile(rf"^{above}({self.below})$")
+            names = (member.name for member in islice(members, _PEEKED if is_tar(path) else None))
+            self._above = self._pattern_above(names)
+        return re.compile(rf"^{self._above}({self.below})$")
 
     @abstractmethod
     def _class_of(self, member: str) -> str:
@@ -198,17 +199,18 @@ class ClassFolders(_ClassFolders):
         return re.escape(max(classes, key=lambda above: len(classes[above]), default=""))
 
     def _samples(self) -> list[Sample]:
-        elsewhere = sorted(
-            folder
-            for folder in self.surveys["recordings"].skipped
-            if any(composed(name) in self._labels for name in folder.split("/"))
-        )
-        if elsewhere:
+        if elsewhere := sorted(filter(self._is_in_class_folder, self.surveys["recordings"].skipped)):
             raise RawDataError(
                 f"{self._place}: class folders in more than one folder: {list_names(elsewhere, 3)}",
                 hint="move the folders of the classes into one folder; if they are splits: layout: folders in the YAML",
             )
         return super()._samples()
+
+    def _is_in_class_folder(self, folder: str) -> bool:
+        """Returns whether a folder has, or is in one that has, the name of a class; those above all classes may."""
+        places = list(accumulate(folder.split("/"), "{}/{}".format))
+        beside = (place for place in places if not self._above.startswith(re.escape(f"{place}/")))
+        return any(composed(place.rpartition("/")[2]) in self._labels for place in beside)
 
     def _notes(self) -> Iterator[str]:
         yield from super()._notes()

@@ -11,7 +11,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
 
-from plifctl.config.choices import SPLIT_WORDS, SPLITS
 from plifctl.config.dataset import DatasetSpec
 from plifctl.data.datasets.base import EventDataset
 from plifctl.data.events import Decoded
@@ -85,12 +84,6 @@ class OwnRecordings(EventDataset):
         if note := describe_files(self._not_recordings(), "no recording by its name"):
             yield note
         yield from self._notes_on_copies()
-        splits = {sample.split for sample in self.samples}
-        for split in (split for split in SPLITS if split in splits):
-            present = {sample.label for sample in self.samples if sample.split == split}
-            if absent := [name for label, name in enumerate(self.dataset.classes) if label not in present]:
-                which = f"{SPLIT_WORDS[split]} samples" if len(splits) > 1 else "samples"
-                yield f"no {which} of {'class' if len(absent) == 1 else 'classes'} {list_names(absent)}"
 
     def _notes_on_copies(self) -> Iterator[str]:
         """Yields a note on recordings of the same content: tested on, they were trained on."""

@@ -13,7 +13,7 @@ _MAGIC = {
     b"#!AER-DAT2.0": "AEDAT 2.0",
     b"#!AER-DAT3.1": "AEDAT 3.1",
     b"#!AER-DAT4.0": "AEDAT 4",
-    b"\x1f\x8b": "gzip",
+    b"\x1f\x8b\x08": "gzip",  # and its only method; events of ATIS may begin with the first two
     b"PK\x03\x04": "zip",
     b"\x89HDF": "HDF5",
     b"\x93NUMPY": "numpy",

@@ -158,3 +158,12 @@ def test_prediction_reads_a_file_with_the_axes_of_the_cache(cifar10dvs: Path, ax
         for path in (f"extract/{name}.aedat", f"events_np/{name}.npz")
     ]
     assert found[0] == found[1]
+
+
+def test_own_data_set_with_other_class_names_than_folders_is_refused(cifar10dvs: Path) -> None:
+    framing = load_registry().dataset("cifar10dvs")
+    changes = {"name": "toys", "title": "my toys", "classes": ("plane", *CLASSES[1:])}
+    mine = framing.model_copy(update={"dataset": framing.dataset.model_copy(update=changes)})
+    with pytest.raises(RawDataError, match=r"extract/airplane: airplane is no class of my toys: plane, auto") as error:
+        open_raw(mine, RawSource(cifar10dvs))
+    assert "classes: [airplane, automobile, " in error.value.hint

@@ -106,6 +106,28 @@ def test_class_folders_in_a_folder_of_the_name_of_a_class_are_read(hands: Path, 
     assert len(open_events("hands", hands.parent).samples) == 5
 
 
+def test_class_folders_stray_file_in_a_folder_of_the_name_of_a_class_is_noted(hands: Path) -> None:
+    named = hands.rename(hands.parent / "left")
+    (named / "lost.bin").write_bytes(atis_recording(3))
+    raw = open_events("hands", named)
+    assert len(raw.samples) == 5
+    assert raw.notes == ("1 file is not read (in no class folder), for example left/lost.bin",)
+
+
+@pytest.mark.parametrize("name", ["hands.zip", "hands.tar.gz"])
+def test_class_folders_stray_files_above_them_in_an_archive_are_noted(hands: Path, name: str) -> None:
+    top = hands.parent / "left"
+    top.mkdir()
+    hands.rename(top / "right")
+    for folder in (top, top / "right", top / "other"):
+        folder.mkdir(exist_ok=True)
+        (folder / "lost.bin").write_bytes(atis_recording(3))
+    (pack_zip if name.endswith(".zip") else pack_tar)(top, hands.parent / name)
+    raw = open_events("hands", hands.parent / name)
+    assert len(raw.samples) == 5
+    assert raw.notes[0].startswith("3 files are not read (in no class folder), for example left/")
+
+
 def test_archive_that_is_read_instead_of_the_folders_beside_it_is_named(hands: Path) -> None:
     pack_zip(hands, hands / "hands.zip")
     assert any(

@@ -408,3 +408,15 @@ def test_gesture_tonic_sample_in_both_splits_is_refused(tmp_path: Path) -> None:
         np.save(path, np.array([(1, 1, 1, 5)]))
     with pytest.raises(RawDataError, match="user01_led/03 exists twice"):
         open_events("gesture", tmp_path, KEEP)
+
+
+@pytest.mark.parametrize("path", ["events_np/{}/11/user01_led_0.npz", "ibmGesture{}/user01_led/11.npy"])
+def test_gesture_converted_label_outside_the_classes_is_refused(tmp_path: Path, path: str) -> None:
+    for split in ("Train", "Test"):
+        file = tmp_path / path.format(split.lower() if "events_np" in path else split)
+        file.parent.mkdir(parents=True)
+        file.write_bytes(b"")
+    with pytest.raises(
+        RawDataError, match=r"sample user01_led/11\S* is of class 11, but DVS128 Gesture has 11 classes"
+    ):
+        open_events("gesture", tmp_path, KEEP)

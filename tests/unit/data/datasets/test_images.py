@@ -103,3 +103,12 @@ def test_mnist_real_files_are_verified_packed_and_extracted(shared: Path, tmp_pa
     unpacked = open_dataset("mnist", tmp_path, verify=True)
     assert unpacked.verified
     assert unpacked.digest == packed.digest
+
+
+def test_mnist_label_outside_the_classes_is_refused(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    labels = struct.pack(">HBBI", 0, 8, 1, 30) + bytes([*range(10), 10, *range(19)])
+    (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(labels))
+    with pytest.raises(RawDataError, match="sample train/00010 is of class 10, but MNIST has 10 classes") as error:
+        open_dataset("mnist", tmp_path)
+    assert error.value.hint.startswith("get it from")

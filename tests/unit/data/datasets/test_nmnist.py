@@ -20,8 +20,10 @@ from raw_files import (
     write_nmnist,
 )
 
+from plifctl.config.lookup import load_registry
 from plifctl.data import datasets
-from plifctl.data.datasets.base import EventDataset
+from plifctl.data.datasets.base import EventDataset, RawDataset
+from plifctl.data.source import RawSource
 from plifctl.errors import ChecksumError, RawDataError
 
 pytestmark = pytest.mark.usefixtures("places")
@@ -193,3 +195,31 @@ def test_nmnist_archives_without_samples_say_what_was_looked_for_and_found(tmp_p
     with pytest.raises(RawDataError, match="found 0 training and 0 test samples") as error:
         open_events("nmnist", tmp_path / "packed")
     assert error.value.hint == "looked for files such as Train/3/00041.bin; found 8 others, such as Train/0/00000.dat"
+
+
+def open_own_digits(root: Path, classes: int) -> RawDataset:
+    """Opens a user's own data set in the layout of N-MNIST."""
+    published = load_registry().dataset("nmnist")
+    names = tuple(f"digit {n}" for n in range(classes))
+    changes = {"name": "digits", "title": "my digits", "classes": names}
+    return datasets.open_raw(
+        published.model_copy(update={"dataset": published.dataset.model_copy(update=changes)}), RawSource(root)
+    )
+
+
+def test_own_data_set_with_fewer_classes_than_folders_is_refused(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "raw")
+    for split in ("Train", "Test"):
+        (tmp_path / "raw" / split / "1").rename(tmp_path / "raw" / split / "7")
+    expected = r"raw: sample Test/7/00000 is of class 7, but my digits has 7 classes, 0 to 6"
+    with pytest.raises(RawDataError, match=expected) as error:
+        open_own_digits(tmp_path / "raw", 7)
+    assert "classes: of the data set's YAML" in error.value.hint
+    assert {sample.label for sample in open_own_digits(tmp_path / "raw", 8).samples} == {0, 7}
+
+
+def test_own_data_set_notes_classes_without_samples(tmp_path: Path) -> None:
+    write_nmnist(tmp_path / "raw")
+    shutil.rmtree(tmp_path / "raw/Test/1")
+    notes = open_own_digits(tmp_path / "raw", 3).notes
+    assert notes[-2:] == ("no training samples of class digit 2", "no test samples of classes digit 1, digit 2")

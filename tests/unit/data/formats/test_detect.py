@@ -27,6 +27,7 @@ ANY = partial(decode_any, where="f", invalid="drop")
         (encode_npy(np.array([(1, 2, 1, 7)])), (7000, 1, 2, 1)),
         (encode_npz(t=np.array([7]), x=np.array([1]), y=np.array([2]), p=np.array([1])), (7, 1, 2, 1)),
         (bytes((1, 2, 0x80, 0, 7)), (7, 1, 2, 1)),
+        (bytes((0x1F, 0x8B, 0x80, 0, 7)), (7, 31, 139, 1)),  # as gzip begins
         (b"x,y,p,t\n1,2,1,7\n", (7, 1, 2, 1)),
     ],
 )
