@@ -255,6 +255,11 @@ class Results:
         return groups
 
     @property
+    def records(self) -> tuple[ResultRecord, ...]:
+        """The records of the source, also those that no number counts."""
+        return tuple(self._records)
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Why a run is not counted, by its name; runs that another cell or pair counts are not left out."""
         return {run: why for run, why in self._passed_over.items() if run not in self._counted} | self._left_out
