@@ -296,7 +296,7 @@ class Evidence:
         flags = dict.fromkeys(flag for number in known for flag in number.flags)
         notes = dict.fromkeys(number.note for number in known)
         note = " | ".join(notes)
-        return replace(known[0], text=text, value=value, records=(), mark="", note=note, flags=tuple(flags))
+        return replace(known[0], text=text, value=value, std=None, records=(), mark="", note=note, flags=tuple(flags))
 
     def _lacks(self, groups: Sequence[Group]) -> tuple[str, ...]:
         """Returns what forbids to compare runs with others: their flags, changes, training versions and sources."""

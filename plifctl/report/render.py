@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from plifctl.config.choices import PROTOCOL_ACCURACY
+from plifctl.report.labels import range_text
 from plifctl.runs.records import LATE_EPOCHS, environment_values
 from plifctl.units import markdown_table, markdown_text, plain
 
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
 
 _FIELDS = (
-    *("table", "row", "column", "reported", "result", "difference", "measure", "T", "epochs", "planned_epochs"),
+    *("table", "row", "column", "reported", "result", "std", "difference"),
+    *("measure", "experiment", "T", "epochs", "planned_epochs"),
     *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples"),
     *("last", f"mean_last_{LATE_EPOCHS}", "validation_chosen", "validated_runs"),
-    *("seeds", "runs", "plifctl", "device", "note"),
+    *("seeds", "folds", "runs", "plifctl", "device", "note"),
 )
 
 
@@ -198,6 +200,8 @@ def _parse_reported(text: str) -> float | str | None:
 
 def _result(number: Number) -> dict[str, Any]:
     found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, number.decimals)}
+    if number.std is not None:
+        found["std"] = round(number.std, number.decimals)
     if number.difference is not None:
         found["difference"] = round(number.difference, 3)
     if number.records:
@@ -206,13 +210,19 @@ def _result(number: Number) -> dict[str, Any]:
 
 
 def _describe_records(number: Number) -> dict[str, Any]:
-    """Returns what the runs behind a number are, a value for each column of the long form."""
+    """Returns what the runs behind a number are, a value for each column of the long form.
+
+    Runs with a common mean may differ in epochs, which are a text then, as ``5–9``; and in test samples, then None.
+    """
     first = number.records[0]
     data = first.data
+    epochs = range_text(record.epochs for record in number.records)
+    tested = {None if record.data is None else record.data.test for record in number.records}
     found: dict[str, Any] = {
         "measure": PROTOCOL_ACCURACY[first.protocol].short if number.is_result else None,
+        "experiment": first.experiment,
         "T": first.T,
-        "epochs": first.epochs,
+        "epochs": int(epochs) if epochs.isdecimal() else epochs,
         "planned_epochs": number.planned,
         "protocol": first.protocol,
         "recipe": first.recipe,
@@ -220,8 +230,9 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "subset": first.is_subset or (None if data is None else False),
         "verified": None if data is None else all(record.data.verified for record in number.records if record.data),
         "modified": "modified" in number.flags,
-        "test_samples": None if data is None else data.test,
+        "test_samples": tested.pop() if len(tested) == 1 else None,
         "seeds": [record.seed for record in number.records],
+        "folds": [record.fold.number for record in number.records if record.fold is not None] or None,
         "runs": [record.run for record in number.records],
         "plifctl": ", ".join(environment_values(number.records, "plifctl")) or None,
         "device": ", ".join(environment_values(number.records, "device")) or None,

@@ -11,7 +11,7 @@ from typing import Any
 
 from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, ResultSource
 from plifctl.config.overrides import override_key
-from plifctl.report.labels import origin_facts, tell_apart, versions_text
+from plifctl.report.labels import origin_facts, range_text, tell_apart, versions_text
 from plifctl.report.results import ORIGINS, SOURCE_WORDS, version_notes
 from plifctl.report.table import (
     Cell,
@@ -25,6 +25,7 @@ from plifctl.report.table import (
     name_runs,
     name_unverified,
     other_versions,
+    sample_std,
 )
 from plifctl.runs import ResultRecord
 
@@ -63,9 +64,9 @@ def build_runs_table(
         found = [latest[member] for member in sorted(latest)]
         earlier = [record for record in by_time if latest[_member(record)] is not record]
         first = found[0]
-        changed = changes(first)
+        changed, epochs = changes(first), range_text(record.epochs for record in found)  # some may have stopped early
         numbers.append(_mean(found, str(len(numbers) + 1), _note(found, changed, earlier), bool(changed)))
-        texts = (_short(changed), first.recipe, first.protocol, str(first.T), _epochs(found), _samples(first))
+        texts = (_short(changed), first.recipe, first.protocol, str(first.T), epochs, _samples(first))
         cells.append([mark_experiment(first.experiment, not_in_paper), *texts, _seeds(found), _folds(found)])
         facts.append(_facts(first, stopping))
     # rows may differ in seeds and folds, too, but that is not why they are apart
@@ -163,12 +164,6 @@ def _planned(record: ResultRecord) -> str:
     return next((text for text in record.overrides if override_key(text) == "train.epochs"), "")
 
 
-def _epochs(found: Sequence[ResultRecord]) -> str:
-    """Returns the epochs of the runs of a row, ``5–9`` where some stopped early."""
-    least, most = (pick(record.epochs for record in found) for pick in (min, max))
-    return str(least) if least == most else f"{least}–{most}"
-
-
 def _seeds(found: Sequence[ResultRecord]) -> str:
     return _numbers({record.seed for record in found})
 
@@ -180,7 +175,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
     flags, mean = flags_of(found[0], modified), statistics.fmean(values)
-    return Number(mean_text(values), mean, None, tuple(found), mark, note, flags=flags, is_result=True)
+    facts = (mean_text(values), mean, None, tuple(found), mark, note)
+    return Number(*facts, flags=flags, is_result=True, std=sample_std(values))
 
 
 def _samples(record: ResultRecord) -> str:
