@@ -9,7 +9,7 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, ResultSource
+from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, Protocol, ResultSource
 from plifctl.config.overrides import override_key
 from plifctl.report.labels import origin_facts, range_text, tell_apart, versions_text
 from plifctl.report.results import ORIGINS, SOURCE_WORDS, version_notes
@@ -101,12 +101,12 @@ def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Change
 
     An option may state what a run has anyway, by its file: the series has the changes of the run that states fewest.
     """
-    fewest: dict[tuple[str, str], Sequence[str]] = {}  # what one protocol cannot train otherwise changes another
+    fewest: dict[_Series, Sequence[str]] = {}
     for record in records:
-        series = _series(record), record.protocol
+        series = _series(record)
         found = [text for text in changes(record) if override_key(text) != "split.fold"]
         fewest[series] = min(fewest.get(series, found), found, key=len)
-    return lambda record: changes(record) if record.digest is None else fewest[_series(record), record.protocol]
+    return lambda record: changes(record) if record.digest is None else fewest[_series(record)]
 
 
 def _short(changes: Sequence[str]) -> str:
@@ -115,11 +115,18 @@ def _short(changes: Sequence[str]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]}{sign}{value}" for key, sign, value in pairs)
 
 
-def _series(record: ResultRecord) -> str:
-    return str(record.fold.series if record.fold is not None else record.digest)
+_Series = tuple[str, Protocol]
 
 
-def _series_that_stop(records: Sequence[ResultRecord]) -> set[str]:
+def _series(record: ResultRecord) -> _Series:
+    """Returns the experiment of a run by its digest, that of all folds; and the protocol, which trains in its own way.
+
+    What one protocol cannot train otherwise changes another, and a training of protocol C never stops early.
+    """
+    return str(record.fold.series if record.fold is not None else record.digest), record.protocol
+
+
+def _series_that_stop(records: Sequence[ResultRecord]) -> set[_Series]:
     """Returns the series whose numbers of epochs differ because ``train.early_stop`` ended some of the trainings.
 
     A record does not say how many epochs were planned. If several numbers may have been, runs of different epochs stay
@@ -134,7 +141,7 @@ def _series_that_stop(records: Sequence[ResultRecord]) -> set[str]:
     return found
 
 
-def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> tuple[Any, ...]:
+def _key(record: ResultRecord, changes: Changes, stopping: Collection[_Series]) -> tuple[Any, ...]:
     """What runs of one row share; rows are in this order, numbers of changed settings by their size.
 
     Trainings that ``train.early_stop`` may end share the epochs that were planned, not those that they had.
@@ -153,11 +160,12 @@ def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> t
     return record.experiment, record.recipe, record.protocol, epochs, numbers, series, data, versions
 
 
-def _facts(record: ResultRecord, stopping: Collection[str]) -> tuple[str, ...]:
+def _facts(record: ResultRecord, stopping: Collection[_Series]) -> tuple[str, ...]:
     """Returns what tells a row from others that look the same: what :func:`_key` has beside the texts of the row."""
-    planned = _planned(record) if _series(record) in stopping else ""
+    series = _series(record)
+    planned = _planned(record) if series in stopping else ""
     data = record.data.cache if record.data is not None else None
-    return planned, versions_text(record.training_versions), *origin_facts(_series(record), data)
+    return planned, versions_text(record.training_versions), *origin_facts(series[0], data)
 
 
 def _planned(record: ResultRecord) -> str:

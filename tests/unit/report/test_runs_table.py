@@ -188,6 +188,16 @@ def test_runs_table_in_csv_and_json_has_the_epochs_samples_folds_and_deviation_o
     assert "std" not in alone
 
 
+def test_runs_table_seeds_that_stopped_early_are_one_row_beside_a_shorter_run_of_another_protocol() -> None:
+    seeds = [
+        record(0.5 + seed / 10, seed=seed, epochs=epochs, stopped_early=epochs < 9, protocol="B")
+        for seed, epochs in ((1, 5), (2, 9), (3, 7))
+    ]
+    refitted = record(0.9, epochs=4, protocol="C")
+    rows = runs_table([*seeds, refitted]).rows
+    assert sorted((row[2], row[4], row[6]) for row in rows) == [("B", "5–9", "1, 2, 3"), ("C", "4", "1")]
+
+
 def test_runs_table_keeps_trainings_apart_that_were_planned_with_different_epochs() -> None:
     runs = [record(0.5, epochs=2), record(0.9, epochs=3, seed=2, stopped_early=True)]
     assert [row[4] for row in runs_table(runs).rows] == ["2", "3"]
