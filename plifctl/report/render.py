@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import logging
 import re
 import statistics
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ from plifctl.units import markdown_table, markdown_text, plain
 
 if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
+
+_log = logging.getLogger(__name__)
 
 _FIELDS = (
     *("table", "row", "column", "reported", "result", "std", "difference"),
@@ -103,7 +106,7 @@ def latex(table: Table) -> str:
         label = "tab:plifctl-" + re.sub(r"[^A-Za-z0-9]+", "-", table.name)
         lines += [rf"\label{{{label}}}", r"\end{table}"]
         lines += [rf"{{{style}\noindent Notes to Table~\ref{{{label}}}:\par", *notes, "}"]
-    return "\n".join(lines)
+    return _replace_unknown("\n".join(lines), table.name)
 
 
 _PROSE, _PHRASE, _PROSE_LINE = 140, 24, 43
@@ -128,19 +131,39 @@ def _fits_page(table: Table) -> bool:
     return caption + rows + notes <= _PAGE_LINES
 
 
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma",
+    "τ": "tau", "υ": "upsilon", "φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega",
+    "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Υ": "Upsilon",
+    "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
+"""Names of Greek letters in LaTeX, but for those that look like Latin ones."""
+
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "₀": r"$_0$", "±": r"$\pm$", "–": "--",
-    "−": "$-$", "Δ": r"$\Delta$",
-    "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "₀": "$_0$", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
+    **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
 }  # fmt: skip
+
+_BETWEEN_DASHES = re.compile("(?<=[-–])(?=[-–])")
 
 
 def _tex(text: str) -> str:
-    if text.startswith("["):  # after the end of a row, LaTeX would read an option
-        return "{[}" + _tex(text[1:])
-    known = (_TEX.get(character, character) for character in plain(text))
-    return "".join(part if max(part) < "\u0180" else "?" for part in known)  # fonts lack the letters beyond it
+    """Returns a text in LaTeX; characters that its fonts lack are left for :func:`_replace_unknown`."""
+    parts = _BETWEEN_DASHES.split(plain(text))  # of several, LaTeX would make a longer one
+    escaped = "{}".join("".join(_TEX.get(character, character) for character in part) for part in parts)
+    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after the end of a row, it reads an option
+
+
+def _replace_unknown(text: str, name: str) -> str:
+    """Returns the LaTeX of a table with ``?`` for characters that its fonts lack; warns of them."""
+    unknown = sorted({character for character in text if character >= "\u0180"})
+    if unknown:
+        _log.warning("table %s in LaTeX: its fonts lack %s: written as ?", name, " ".join(unknown))
+    return "".join("?" if character in unknown else character for character in text)
 
 
 def _tex_cell(cell: Cell) -> str:
