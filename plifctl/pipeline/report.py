@@ -79,38 +79,42 @@ def _warn_of_empty_source(source: ResultSource, origins: set[ResultOrigin]) -> N
 
 
 def write_statement(names: Sequence[str] = (), runs_dir: Path | None = None) -> str:
-    """Returns the reproducibility statement on finished runs, as Markdown.
+    """Returns the reproducibility statement on runs with a result, as Markdown.
+
+    A run whose longer training has not ended has the result of its first epochs, which the tables count, too.
 
     Args:
-        names: Runs, each stated once however often it is named; empty: every finished run of the runs directory.
+        names: Runs, each stated once however often it is named; empty: all of the runs directory that have a result.
         runs_dir: Runs directory; None: PLIFCTL_RUNS_DIR, or the default one.
 
     Raises:
-        UsageError: There is no such run, one that was named is not finished, or there are none.
+        UsageError: There is no such run, one that was named has no result, or there are none.
     """
     folder, registry = runs_dir or paths.runs_dir(), load_registry()
     named = (find_run(name, folder) for name in names)
     runs = list({run.path.resolve(): run for run in named}.values()) or list_runs(folder)
-    finished: list[Run] = []
+    results, stated = Results([], registry), []
     for run in runs:
         try:
-            status: str = run.status()
+            found, status = _state_run(run, results), run.status()
         except RunError as error:
             if names:
                 raise
             _log.warning("left out: %s", error)
             continue
-        if status == "finished":
-            finished.append(run)
+        if found is not None:
+            stated.append(found)
         elif names:
             raise UsageError(f"{run.name}: {status}, so it has no result to state")
-    if not finished:
+    if not stated:
         raise UsageError(f"no finished run in {folder}", hint="plifctl train demo makes one")
-    results = Results([], registry)
+    return statement(stated)
 
-    def stated(run: Run) -> StatedRun:
-        record = run.record()
-        hours = tuple(row["seconds"] / 3600 for row in run.metrics())
-        return StatedRun(record, results.registered(record), results.changes(record), hours)
 
-    return statement([stated(run) for run in finished])
+def _state_run(run: Run, results: Results) -> StatedRun | None:
+    """Returns what the statement says of a run; None: it has no result."""
+    if not run.is_finished() and run.kept_result() is None:
+        return None
+    record = run.record().model_copy(update={"run": run.name})  # the user may have renamed it
+    hours = tuple(row["seconds"] / 3600 for row in run.metrics()[: record.epochs])
+    return StatedRun(record, results.registered(record), results.changes(record), hours)

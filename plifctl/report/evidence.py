@@ -194,13 +194,8 @@ class Evidence:
 
     def time_is_used(self) -> Iterator[Finding]:
         """Yields for each data set of events whether shuffled frames lose more than :data:`MARGIN`, by stored tests."""
-        registry = self._results.registry
-        specs = [registry.experiment(name).spec for name in registry.experiments()]
-        by_dataset: dict[str, list[str]] = {}
-        for spec in specs:
-            if spec.dataset.kind == "events":
-                by_dataset.setdefault(spec.dataset.title, []).append(spec.name)
-        for dataset, names in by_dataset.items():
+        registered = self._results.registry.experiments()
+        for dataset, names in self._events_experiments().items():
             tested = [
                 (group, protocol)
                 for name in names
@@ -212,9 +207,27 @@ class Evidence:
                 settings = f"{first.experiment}, recipe {first.recipe}, protocol {protocol}"
                 settings += ", modified" if self._results.changes(first) else ""
                 alone = "" if protocol == "A" else f"protocol {protocol}"  # the other claims are of protocol A
-                yield self._shuffled(dataset, settings if len(tested) > 1 else alone, group)
+                is_named = len(tested) > 1 or first.experiment not in registered
+                yield self._shuffled(dataset, settings if is_named else alone, group)
             if not tested:
                 yield Finding(dataset)
+
+    def _events_experiments(self) -> dict[str, list[str]]:
+        """Returns the experiments on events by the title of their data set.
+
+        They are those of the registry, then those of a file of one's own whose runs were tested with shuffled frames.
+        """
+        registry = self._results.registry
+        specs = {name: registry.experiment(name).spec for name in registry.experiments()}
+        titles = {spec.dataset.name: spec.dataset.title for spec in specs.values()}
+        title_of = {name: spec.dataset.title for name, spec in specs.items() if spec.dataset.kind == "events"}
+        for record in self._results.records:
+            if record.experiment not in specs and _shuffled_controls(record):
+                title_of[record.experiment] = titles.get(record.dataset, record.dataset)
+        found: dict[str, list[str]] = {}
+        for name, title in title_of.items():
+            found.setdefault(title, []).append(name)
+        return found
 
     def _tested_groups(self, name: str, protocol: Protocol) -> list[Group]:
         """Returns the runs that were tested with shuffled frames; warns of those of the same settings that were not."""
@@ -283,7 +296,7 @@ class Evidence:
         flags = dict.fromkeys(flag for number in known for flag in number.flags)
         notes = dict.fromkeys(number.note for number in known)
         note = " | ".join(notes)
-        return replace(known[0], text=text, value=value, records=(), mark="", note=note, flags=tuple(flags))
+        return replace(known[0], text=text, value=value, std=None, records=(), mark="", note=note, flags=tuple(flags))
 
     def _lacks(self, groups: Sequence[Group]) -> tuple[str, ...]:
         """Returns what forbids to compare runs with others: their flags, changes, training versions and sources."""

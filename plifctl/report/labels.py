@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 
 
 def tell_apart(labels: Sequence[Hashable], facts: Sequence[Sequence[str]]) -> list[list[str]]:
@@ -32,6 +32,12 @@ def tell_apart(labels: Sequence[Hashable], facts: Sequence[Sequence[str]]) -> li
 def origin_facts(digest: str | None, cache: str | None) -> tuple[str, str]:
     """Returns the experiment and the data of a run by the beginning of their digests; of None it is unknown."""
     return f"experiment {(digest or 'unknown')[:8]}", f"data {(cache or 'unknown')[:8]}"
+
+
+def range_text(numbers: Iterable[int]) -> str:
+    """Returns whole numbers as one text: ``5``, or ``5–9`` if they differ."""
+    found = sorted(numbers)
+    return str(found[0]) if found[0] == found[-1] else f"{found[0]}–{found[-1]}"
 
 
 def versions_text(versions: Sequence[int]) -> str:

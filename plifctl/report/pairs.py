@@ -22,6 +22,7 @@ from plifctl.report.labels import tell_apart
 from plifctl.report.results import Group, Results, cut_record
 from plifctl.report.table import Cell, Entry
 from plifctl.runs import ResultRecord
+from plifctl.runs.changes import CHANGED_SINCE
 
 _NO_RUNS = Group(())
 
@@ -284,6 +285,8 @@ def find_problem(one: ResultRecord, other: ResultRecord, results: Results) -> st
     changes = [results.changes(record) for record in both]
     if changed_values(changes[0]) != changed_values(changes[1]):
         return f"with different changes ({'; '.join(', '.join(texts) or 'none' for texts in changes)})"
+    if CHANGED_SINCE in changes[0]:  # which both have
+        return "of experiments that have both been changed since: what else they differ in is unknown"
     return ""
 
 

@@ -9,23 +9,28 @@ from __future__ import annotations
 import csv
 import html
 import io
+import logging
 import re
 import statistics
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from plifctl.config.choices import PROTOCOL_ACCURACY
+from plifctl.report.labels import range_text
 from plifctl.runs.records import LATE_EPOCHS, environment_values
 from plifctl.units import markdown_table, markdown_text, plain
 
 if TYPE_CHECKING:
     from plifctl.report.table import Cell, Entry, Number, Table
 
+_log = logging.getLogger(__name__)
+
 _FIELDS = (
-    *("table", "row", "column", "reported", "result", "difference", "measure", "T", "epochs", "planned_epochs"),
+    *("table", "row", "column", "reported", "result", "std", "difference"),
+    *("measure", "experiment", "T", "epochs", "planned_epochs"),
     *("protocol", "recipe", "source", "subset", "verified", "modified", "test_samples"),
     *("last", f"mean_last_{LATE_EPOCHS}", "validation_chosen", "validated_runs"),
-    *("seeds", "runs", "plifctl", "device", "note"),
+    *("seeds", "folds", "runs", "plifctl", "device", "note"),
 )
 
 
@@ -101,7 +106,7 @@ def latex(table: Table) -> str:
         label = "tab:plifctl-" + re.sub(r"[^A-Za-z0-9]+", "-", table.name)
         lines += [rf"\label{{{label}}}", r"\end{table}"]
         lines += [rf"{{{style}\noindent Notes to Table~\ref{{{label}}}:\par", *notes, "}"]
-    return "\n".join(lines)
+    return _replace_unknown("\n".join(lines), table.name)
 
 
 _PROSE, _PHRASE, _PROSE_LINE = 140, 24, 43
@@ -126,19 +131,39 @@ def _fits_page(table: Table) -> bool:
     return caption + rows + notes <= _PAGE_LINES
 
 
+_GREEK = {
+    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
+    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "ν": "nu", "ξ": "xi", "π": "pi", "ρ": "rho", "σ": "sigma",
+    "τ": "tau", "υ": "upsilon", "φ": "varphi", "χ": "chi", "ψ": "psi", "ω": "omega",
+    "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Ξ": "Xi", "Π": "Pi", "Σ": "Sigma", "Υ": "Upsilon",
+    "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
+}  # fmt: skip
+"""Names of Greek letters in LaTeX, but for those that look like Latin ones."""
+
 _TEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#", "_": r"\_", "%": r"\%",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "τ": r"$\tau$", "₀": r"$_0$", "±": r"$\pm$", "–": "--",
-    "−": "$-$", "Δ": r"$\Delta$",
-    "<": r"\textless{}", ">": r"\textgreater{}", "×": r"$\times$",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "|": r"\textbar{}", "–": "--",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+    "₀": "$_0$", "±": r"$\pm$", "−": "$-$", "×": r"$\times$", "≤": r"$\leq$", "≥": r"$\geq$",
+    **{letter: rf"$\{name}$" for letter, name in _GREEK.items()},
 }  # fmt: skip
+
+_BETWEEN_DASHES = re.compile("(?<=[-–])(?=[-–])")
 
 
 def _tex(text: str) -> str:
-    if text.startswith("["):  # after the end of a row, LaTeX would read an option
-        return "{[}" + _tex(text[1:])
-    known = (_TEX.get(character, character) for character in plain(text))
-    return "".join(part if max(part) < "\u0180" else "?" for part in known)  # fonts lack the letters beyond it
+    """Returns a text in LaTeX; characters that its fonts lack are left for :func:`_replace_unknown`."""
+    parts = _BETWEEN_DASHES.split(plain(text))  # of several, LaTeX would make a longer one
+    escaped = "{}".join("".join(_TEX.get(character, character) for character in part) for part in parts)
+    return "{[}" + escaped[1:] if escaped.startswith("[") else escaped  # after the end of a row, it reads an option
+
+
+def _replace_unknown(text: str, name: str) -> str:
+    """Returns the LaTeX of a table with ``?`` for characters that its fonts lack; warns of them."""
+    unknown = sorted({character for character in text if character >= "\u0180"})
+    if unknown:
+        _log.warning("table %s in LaTeX: its fonts lack %s: written as ?", name, " ".join(unknown))
+    return "".join("?" if character in unknown else character for character in text)
 
 
 def _tex_cell(cell: Cell) -> str:
@@ -198,6 +223,8 @@ def _parse_reported(text: str) -> float | str | None:
 
 def _result(number: Number) -> dict[str, Any]:
     found: dict[str, Any] = {"result": number.text if number.value is None else round(number.value, number.decimals)}
+    if number.std is not None:
+        found["std"] = round(number.std, number.decimals)
     if number.difference is not None:
         found["difference"] = round(number.difference, 3)
     if number.records:
@@ -206,13 +233,19 @@ def _result(number: Number) -> dict[str, Any]:
 
 
 def _describe_records(number: Number) -> dict[str, Any]:
-    """Returns what the runs behind a number are, a value for each column of the long form."""
+    """Returns what the runs behind a number are, a value for each column of the long form.
+
+    Runs with a common mean may differ in epochs, which are a text then, as ``5–9``; and in test samples, then None.
+    """
     first = number.records[0]
     data = first.data
+    epochs = range_text(record.epochs for record in number.records)
+    tested = {None if record.data is None else record.data.test for record in number.records}
     found: dict[str, Any] = {
         "measure": PROTOCOL_ACCURACY[first.protocol].short if number.is_result else None,
+        "experiment": first.experiment,
         "T": first.T,
-        "epochs": first.epochs,
+        "epochs": int(epochs) if epochs.isdecimal() else epochs,
         "planned_epochs": number.planned,
         "protocol": first.protocol,
         "recipe": first.recipe,
@@ -220,8 +253,9 @@ def _describe_records(number: Number) -> dict[str, Any]:
         "subset": first.is_subset or (None if data is None else False),
         "verified": None if data is None else all(record.data.verified for record in number.records if record.data),
         "modified": "modified" in number.flags,
-        "test_samples": None if data is None else data.test,
+        "test_samples": tested.pop() if len(tested) == 1 else None,
         "seeds": [record.seed for record in number.records],
+        "folds": [record.fold.number for record in number.records if record.fold is not None] or None,
         "runs": [record.run for record in number.records],
         "plifctl": ", ".join(environment_values(number.records, "plifctl")) or None,
         "device": ", ".join(environment_values(number.records, "device")) or None,

@@ -34,6 +34,7 @@ from plifctl.report.table import (
     name_runs,
     name_unverified,
     other_versions,
+    sample_std,
 )
 from plifctl.runs import RegisteredExperiments, ResultRecord
 from plifctl.runs.records import environment_values
@@ -255,6 +256,11 @@ class Results:
         return groups
 
     @property
+    def records(self) -> tuple[ResultRecord, ...]:
+        """The records of the source, also those that no number counts."""
+        return tuple(self._records)
+
+    @property
     def left_out(self) -> dict[str, str]:
         """Why a run is not counted, by its name; runs that another cell or pair counts are not left out."""
         return {run: why for run, why in self._passed_over.items() if run not in self._counted} | self._left_out
@@ -373,7 +379,8 @@ class Results:
         shown_epochs = first.epochs if is_result else None
         facts = (text, mean, difference, records, mark, note, shown_epochs, planned, flags)
         validated = self._validated(first) if measure == "accuracy A" else ()
-        return Number(*facts, validated=validated, is_result=is_result)
+        std = None if measure == "T" else sample_std(values)
+        return Number(*facts, validated=validated, is_result=is_result, std=std)
 
     def _validated(self, record: ResultRecord) -> tuple[ResultRecord, ...]:
         """Returns the runs of protocol B that differ from one of protocol A in nothing but the validation samples."""

@@ -9,9 +9,9 @@ from functools import partial
 from itertools import groupby
 from typing import Any
 
-from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, ResultSource
+from plifctl.config.choices import PROTOCOL_ACCURACY, RUNS_TABLE, Protocol, ResultSource
 from plifctl.config.overrides import override_key
-from plifctl.report.labels import origin_facts, tell_apart, versions_text
+from plifctl.report.labels import origin_facts, range_text, tell_apart, versions_text
 from plifctl.report.results import ORIGINS, SOURCE_WORDS, version_notes
 from plifctl.report.table import (
     Cell,
@@ -25,6 +25,7 @@ from plifctl.report.table import (
     name_runs,
     name_unverified,
     other_versions,
+    sample_std,
 )
 from plifctl.runs import ResultRecord
 
@@ -63,9 +64,9 @@ def build_runs_table(
         found = [latest[member] for member in sorted(latest)]
         earlier = [record for record in by_time if latest[_member(record)] is not record]
         first = found[0]
-        changed = changes(first)
+        changed, epochs = changes(first), range_text(record.epochs for record in found)  # some may have stopped early
         numbers.append(_mean(found, str(len(numbers) + 1), _note(found, changed, earlier), bool(changed)))
-        texts = (_short(changed), first.recipe, first.protocol, str(first.T), _epochs(found), _samples(first))
+        texts = (_short(changed), first.recipe, first.protocol, str(first.T), epochs, _samples(first))
         cells.append([mark_experiment(first.experiment, not_in_paper), *texts, _seeds(found), _folds(found)])
         facts.append(_facts(first, stopping))
     # rows may differ in seeds and folds, too, but that is not why they are apart
@@ -100,12 +101,12 @@ def _shared_changes(records: Sequence[ResultRecord], changes: Changes) -> Change
 
     An option may state what a run has anyway, by its file: the series has the changes of the run that states fewest.
     """
-    fewest: dict[tuple[str, str], Sequence[str]] = {}  # what one protocol cannot train otherwise changes another
+    fewest: dict[_Series, Sequence[str]] = {}
     for record in records:
-        series = _series(record), record.protocol
+        series = _series(record)
         found = [text for text in changes(record) if override_key(text) != "split.fold"]
         fewest[series] = min(fewest.get(series, found), found, key=len)
-    return lambda record: changes(record) if record.digest is None else fewest[_series(record), record.protocol]
+    return lambda record: changes(record) if record.digest is None else fewest[_series(record)]
 
 
 def _short(changes: Sequence[str]) -> str:
@@ -114,11 +115,18 @@ def _short(changes: Sequence[str]) -> str:
     return ", ".join(f"{key.rpartition('.')[2]}{sign}{value}" for key, sign, value in pairs)
 
 
-def _series(record: ResultRecord) -> str:
-    return str(record.fold.series if record.fold is not None else record.digest)
+_Series = tuple[str, Protocol]
 
 
-def _series_that_stop(records: Sequence[ResultRecord]) -> set[str]:
+def _series(record: ResultRecord) -> _Series:
+    """Returns the experiment of a run by its digest, that of all folds; and the protocol, which trains in its own way.
+
+    What one protocol cannot train otherwise changes another, and a training of protocol C never stops early.
+    """
+    return str(record.fold.series if record.fold is not None else record.digest), record.protocol
+
+
+def _series_that_stop(records: Sequence[ResultRecord]) -> set[_Series]:
     """Returns the series whose numbers of epochs differ because ``train.early_stop`` ended some of the trainings.
 
     A record does not say how many epochs were planned. If several numbers may have been, runs of different epochs stay
@@ -133,7 +141,7 @@ def _series_that_stop(records: Sequence[ResultRecord]) -> set[str]:
     return found
 
 
-def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> tuple[Any, ...]:
+def _key(record: ResultRecord, changes: Changes, stopping: Collection[_Series]) -> tuple[Any, ...]:
     """What runs of one row share; rows are in this order, numbers of changed settings by their size.
 
     Trainings that ``train.early_stop`` may end share the epochs that were planned, not those that they had.
@@ -152,21 +160,16 @@ def _key(record: ResultRecord, changes: Changes, stopping: Collection[str]) -> t
     return record.experiment, record.recipe, record.protocol, epochs, numbers, series, data, versions
 
 
-def _facts(record: ResultRecord, stopping: Collection[str]) -> tuple[str, ...]:
+def _facts(record: ResultRecord, stopping: Collection[_Series]) -> tuple[str, ...]:
     """Returns what tells a row from others that look the same: what :func:`_key` has beside the texts of the row."""
-    planned = _planned(record) if _series(record) in stopping else ""
+    series = _series(record)
+    planned = _planned(record) if series in stopping else ""
     data = record.data.cache if record.data is not None else None
-    return planned, versions_text(record.training_versions), *origin_facts(_series(record), data)
+    return planned, versions_text(record.training_versions), *origin_facts(series[0], data)
 
 
 def _planned(record: ResultRecord) -> str:
     return next((text for text in record.overrides if override_key(text) == "train.epochs"), "")
-
-
-def _epochs(found: Sequence[ResultRecord]) -> str:
-    """Returns the epochs of the runs of a row, ``5–9`` where some stopped early."""
-    least, most = (pick(record.epochs for record in found) for pick in (min, max))
-    return str(least) if least == most else f"{least}–{most}"
 
 
 def _seeds(found: Sequence[ResultRecord]) -> str:
@@ -180,7 +183,8 @@ def _member(record: ResultRecord) -> tuple[int, int]:
 def _mean(found: Sequence[ResultRecord], mark: str, note: str, modified: bool) -> Number:
     values = [100 * record.accuracy for record in found]
     flags, mean = flags_of(found[0], modified), statistics.fmean(values)
-    return Number(mean_text(values), mean, None, tuple(found), mark, note, flags=flags, is_result=True)
+    facts = (mean_text(values), mean, None, tuple(found), mark, note)
+    return Number(*facts, flags=flags, is_result=True, std=sample_std(values))
 
 
 def _samples(record: ResultRecord) -> str:

@@ -34,6 +34,7 @@ class Number:
         decimals: Decimals of the value in CSV and JSON.
         validated: Of an accuracy of protocol A: the records of the same training in protocol B.
         is_result: Whether it is the result of runs, as their protocol defines it, and not one of their other numbers.
+        std: Of a mean over several runs: their sample standard deviation.
     """
 
     text: str
@@ -48,6 +49,7 @@ class Number:
     decimals: int = 4
     validated: tuple[ResultRecord, ...] = ()
     is_result: bool = False
+    std: float | None = None
 
     @property
     def shown(self) -> str:
@@ -63,8 +65,13 @@ def mean_text(values: Sequence[float], digits: int = 2) -> str:
         >>> mean_text([90.0, 92.0]), mean_text([90.0])
         ('91.00 ± 1.41', '90.00')
     """
-    spread = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.{digits}f}{spread}"
+    std = sample_std(values)
+    return f"{statistics.fmean(values):.{digits}f}{'' if std is None else f' ± {std:.{digits}f}'}"
+
+
+def sample_std(values: Sequence[float]) -> float | None:
+    """Returns the sample standard deviation of values; None: there is only one."""
+    return statistics.stdev(values) if len(values) > 1 else None
 
 
 def other_versions(record: ResultRecord) -> list[str]:

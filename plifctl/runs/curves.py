@@ -314,9 +314,12 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
     trained = list_runs(runs_dir)
 
     @cache
+    def other_curves() -> list[Curve]:
+        return _read_other_curves(runs_dir, registry_dirs, load_records(runs_dir, registry_dirs))[0]
+
+    @cache
     def others() -> dict[str, Curve]:
-        curves, _ = _read_other_curves(runs_dir, registry_dirs, load_records(runs_dir, registry_dirs))
-        return {curve.name: curve for curve in reversed(curves)}  # a folder in runs_dir comes before another's name
+        return {curve.name: curve for curve in reversed(other_curves())}  # an import comes before a record of its name
 
     def find_shipped(name: str) -> Curve:
         records = {r.run: r for r in load_records(runs_dir, registry_dirs) if r.origin == "shipped"}
@@ -335,10 +338,11 @@ def find_curves(names: Sequence[str], runs_dir: Path, registry_dirs: Sequence[Pa
         if (path := match_run(name, runs_dir, trained)) is not None:
             try:
                 return _curve_in(path, registry_dirs)
-            except RunError:  # its result may be readable
-                if path.name not in others():
+            except RunError:  # its result may be readable; a shipped record of its name is of another run
+                own = [curve for curve in other_curves() if curve.name == path.name and curve.origin != "shipped"]
+                if not own:
                     raise
-                return others()[path.name]
+                return own[0]
         if (matching := folders.only_match(name, folders.match_name(name, list(others())))) is not None:
             return others()[matching]
         if (path := folders.find_folder(name, runs_dir)) is not None:

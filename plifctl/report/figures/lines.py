@@ -12,10 +12,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from plifctl.config.choices import ResultSource
 from plifctl.config.network import NeuronSpec
 from plifctl.config.overrides import override_key
 from plifctl.config.structure import Pool, parse_structure
 from plifctl.report.labels import origin_facts, tell_apart, versions_text
+from plifctl.report.results import SOURCE_WORDS, SOURCES
 from plifctl.runs import Curve, RegisteredExperiments
 
 PAPER_PANELS = ("Fashion-MNIST", "CIFAR-10", "CIFAR10-DVS", "DVS128 Gesture")
@@ -60,12 +62,12 @@ class Line:
     @property
     def of_authors(self) -> bool:
         """Whether the curves are the authors', from their logs."""
-        return self.first.origin == "authors"
+        return self.source == "authors"
 
     @property
-    def logs_of(self) -> str:
-        """Whose logs the curves are from: ``authors``, or ``imported`` from those of other code; empty: from none."""
-        return self.first.origin if self.first.origin in ("authors", "imported") else ""
+    def source(self) -> ResultSource:
+        """Whose runs the curves are of."""
+        return SOURCES[self.first.origin]
 
     @property
     def base(self) -> str:
@@ -90,12 +92,13 @@ class Line:
 
     def describe(self) -> str:
         """Returns the settings that the label leaves out, for the caption."""
-        first = self.first
+        first, words = self.first, SOURCE_WORDS[self.source]
         seeds = sorted({curve.seed for curve in self.curves if curve.seed is not None})
         last = sorted({curve.epochs[-1] for curve in self.curves if curve.epochs})
         parts = [
             first.experiment or f"run {first.name}",
-            *(["from imported logs"] if first.origin == "imported" else []),
+            *(["from imported logs"] if self.source == "imported" else []),
+            *([words.note] if words.note else []),
             *([f"recipe {first.recipe}"] if first.recipe else []),
             *([f"protocol {first.protocol}"] if first.protocol else []),
             *([f"T = {first.T}"] if first.T else []),
@@ -148,26 +151,26 @@ def _line(curves: tuple[Curve, ...], experiments: RegisteredExperiments) -> Line
 def labels_of(lines: Sequence[Line]) -> dict[Line, str]:
     """Returns the label of each line of a figure: where labels would be the same, with what the lines differ in.
 
-    Lines of the authors' logs, and of other logs, are named as such where others are in the figure.
+    In a figure of several sources, lines of other runs than one's own say whose they are.
     """
-    mixed = len({line.logs_of for line in lines}) > 1
+    mixed = len({line.source for line in lines}) > 1
     facts = [
         (
             f"recipe {line.first.recipe}",
             f"T = {line.first.T}",
             ", ".join(line.changes),
+            line.first.experiment or "",
             versions_text(line.first.training_versions),
             *origin_facts(line.first.digest, line.first.cache),
         )
         for line in lines
     ]
-    added = tell_apart([(line.logs_of, line.panel, line.label) for line in lines], facts)
-    labels = {line: ", ".join([line.label, *more]) for line, more in zip(lines, added, strict=True)}
-    for line in lines:
-        if mixed and line.logs_of:
-            labels[line] = f"{labels[line]}, {line.logs_of}"
-        elif len(line.curves) > 1:
-            labels[line] = f"{labels[line]}, {len(line.curves)} seeds"
+    added = tell_apart([(line.source, line.panel, line.label) for line in lines], facts)
+    labels = {}
+    for line, more in zip(lines, added, strict=True):
+        whose = [SOURCE_WORDS[line.source].verdict] if mixed and line.source != "mine" else []
+        seeds = [f"{len(line.curves)} seeds"] if len(line.curves) > 1 else []
+        labels[line] = ", ".join([line.label, *more, *whose, *seeds])
     return labels
 
 

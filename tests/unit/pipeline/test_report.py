@@ -7,9 +7,12 @@ import pytest
 from factories import make_run
 
 from plifctl.config.choices import TABLES
+from plifctl.config.lookup import load_registry
 from plifctl.errors import RunError, UsageError
 from plifctl.pipeline.report import build_table, build_tables, write_statement
 from plifctl.report import TableOptions
+from plifctl.runs import RunRecorder
+from plifctl.runs.metrics import MetricsFile
 
 pytestmark = pytest.mark.usefixtures("places")
 
@@ -78,3 +81,26 @@ def test_statement_leaves_a_damaged_run_out_unless_it_is_named(
 def test_statement_on_a_run_that_is_named_twice_has_it_once(tmp_path: Path) -> None:
     run = make_run(tmp_path / "runs")
     assert write_statement([run.name, str(run.path)]) == write_statement([run.name])
+
+
+def test_statement_has_the_result_of_a_run_whose_longer_training_has_not_ended(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", name="longer")
+    before = write_statement()
+    longer = load_registry().experiment("demo", overrides=["train.epochs=5"])
+    recorder = RunRecorder(run, longer.spec)
+    with recorder.live():
+        recorder.begin(longer, 3)
+        MetricsFile(run.path).append({"epoch": 4, "seconds": 3600.0})
+        assert run.status() == "running"
+        assert write_statement() == before  # hours, too, are those of the epochs of the result
+    assert write_statement([run.name]) == before
+    other = make_run(tmp_path / "runs", name="other", finished=False)
+    with pytest.raises(UsageError, match="other: killed, so it has no result to state"):
+        write_statement([other.name])
+
+
+def test_statement_calls_a_run_by_its_folder_as_tables_do(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs", name="before")
+    run.path.rename(tmp_path / "runs" / "after")
+    assert "| `after` |" in write_statement()
+    assert "before" not in write_statement()

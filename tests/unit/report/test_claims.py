@@ -386,6 +386,20 @@ def test_time_is_used_says_which_runs_it_speaks_of() -> None:
     assert settings == [f"gesture-plif, recipe paper, protocol A{text}" for text in ("", ", modified")]
 
 
+def test_time_is_used_counts_runs_of_experiments_that_are_files() -> None:
+    lossy, equal = (one for lost in (300, 0) for one in under_controls("gesture-plif", lost))
+    on_gesture = lossy.model_copy(update={"experiment": "mine"})
+    on_own = equal.model_copy(update={"experiment": "wave", "dataset": "hands", "run": "other"})
+    found = table(on_gesture, on_own)
+    labels = {
+        "DVS128 Gesture, mine, recipe paper, protocol A": "yes",
+        "hands, wave, recipe paper, protocol A": "no",
+    }
+    assert {label: outcome for label, (outcome, _) in findings(TIME, on_gesture, on_own).items()} == labels
+    assert all(f"{label}: shuffled" in found.rows[5][4] for label in labels)
+    assert "against: hands (wave, recipe paper, protocol A)" in found.rows[5][5]
+
+
 def test_shipped_records_use_the_order_of_frames_where_the_rule_says_so(authors: list[ResultRecord]) -> None:
     found = findings(TIME, *authors, source="shipped")
     assert found["synthetic gestures"] == ("yes", "shuffled −19.70 [−32.13, −7.26], reversed −53.64, no memory −32.73")

@@ -289,6 +289,27 @@ class TestLabels:
             "The authors' runs: from their logs, protocol A, seed 2020."
         )
 
+    @pytest.mark.parametrize(
+        ("origin", "word", "note"),
+        [("shipped", "shipped", "record of a registry folder"), ("added", "others", "trained by somebody else")],
+    )
+    def test_lines_of_runs_of_somebody_else_say_so(self, origin: str, word: str, note: str) -> None:
+        known = {"digest": "d", "cache": "c"}
+        others = [curve("mnist-plif", [1, 2], origin=origin, seed=seed, name=f"s{seed}", **known) for seed in (1, 2)]
+        found = lines(curve("mnist-plif", [1, 2], origin="trained", **known), *others)
+        mine, theirs = labels_of(found).values()
+        assert theirs == f"{mine}, {word}, 2 seeds"
+        assert f"{theirs}: mnist-plif, {note}, recipe authors" in describe_lines(found)
+        assert note in describe_lines(found[1:])  # without others, the label is that of any run
+        assert labels_of(found[1:]) == {found[1]: f"{mine}, 2 seeds"}
+        axes = draw("6", *(one for line in found for one in line.curves)).axes[0]
+        assert len({(drawn.get_color(), drawn.get_linestyle()) for drawn in axes.lines}) == 2
+
+    def test_lines_of_two_experiments_without_digests_are_named_by_them(self) -> None:
+        of_two = (curve(name, [1], origin="imported") for name in ("mnist-plif", "mnist-plif-avgpool"))
+        same = [Line(found.curves, "MNIST", neuron=found.neuron) for found in lines(*of_two)]
+        assert [label.rpartition(", ")[2] for label in labels_of(same).values()] == ["mnist-plif", "mnist-plif-avgpool"]
+
     def test_lines_of_a_repeated_seed_are_the_longest_run(self) -> None:
         runs = [curve("mnist-lif", range(1, n), origin="trained", name=f"run{n}") for n in (3, 5, 4)]
         (only,) = lines(*runs)

@@ -213,6 +213,10 @@ def test_modified_runs_of_an_experiment_that_was_changed_since_are_not_compared(
     table = build("significance", before, run("lif", (0.8,), overrides=part), include_modified=True)
     since = "train.subset=0.1, the experiment has been changed since"
     assert f"NOT COMPARED: {GESTURE}: runs with different changes ({since}; train.subset=0.1)" in table.warnings
+    both = build("significance", before, run("lif", (0.8,), overrides=part, digest="1" * 64), include_modified=True)
+    reason = "of experiments that have both been changed since: what else they differ in is unknown"
+    assert f"NOT COMPARED: {GESTURE}: runs {reason}" in both.warnings
+    assert "difference of maxima" not in numbers(both).get(GESTURE, {})
 
 
 def test_runs_are_compared_by_the_training_versions_of_the_epochs_that_count() -> None:

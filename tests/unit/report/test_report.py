@@ -22,6 +22,7 @@ from plifctl.paths import registry_dirs
 from plifctl.report import Table, TableOptions, fill_table
 from plifctl.report.render import csv_text
 from plifctl.report.selection import build_selection_table
+from plifctl.report.table import Cell
 from plifctl.runs import (
     RegisteredExperiments,
     ResultRecord,
@@ -451,6 +452,19 @@ def test_csv_and_json_have_every_number() -> None:
     (entry,) = [e for e in tree[3]["entries"] if e["result"]]
     assert entry["result"] == 90.46
     assert entry["protocol"] == "A"
+
+
+def test_to_latex_keeps_every_character_or_warns_once(caplog: pytest.LogCaptureFixture) -> None:
+    def text_of(cell: str) -> str:
+        found = Table("x", "caption", "source", ("a",), ((Cell(cell),),), ()).to_latex()
+        return found.partition("\\midrule\n")[2].partition(r" \\")[0]
+
+    dashes = {"--run a---b": "-{}-run a-{}-{}-b", "5–9": "5--9", "–-–": "--{}-{}--"}
+    letters = {"αλμΩ": r"$\alpha$$\lambda$$\mu$$\Omega$", "≤|≥": r"$\leq$\textbar{}$\geq$"}
+    assert {cell: text_of(cell) for cell in dashes | letters} == dashes | letters
+    assert caplog.messages == []
+    assert text_of("手 été 手, 口") == "? été ?, ?"
+    assert caplog.messages == ["table x in LaTeX: its fonts lack 口 手: written as ?"]
 
 
 def has_latex() -> bool:

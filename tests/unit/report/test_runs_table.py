@@ -1,5 +1,7 @@
 """The table of the runs folder: what is one row, and what stands in it."""
 
+import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -160,6 +162,40 @@ def test_runs_table_folds_that_stopped_at_different_epochs_are_one_row() -> None
     table = runs_table(stopped)
     assert table.rows == [("hands", "paper", "A", "8", "2–3", "folds", "1", "1, 2, 3 of 5", "70.00 ± 10.00 (1)")]
     assert "stopped early" in table.notes["1"]
+
+
+def test_runs_table_in_csv_and_json_has_the_epochs_samples_folds_and_deviation_of_all_runs_of_a_row() -> None:
+    sizes = {1: (2, 19), 2: (3, 20), 3: (3, 21)}
+    stopped = [
+        record(
+            0.5 + at / 10,
+            fold=fold(at),
+            digest=f"{at}" * 64,
+            data=DATA.model_copy(update={"test": test}),
+            epochs=epochs,
+            stopped_early=at < 3,
+        )
+        for at, (epochs, test) in sizes.items()
+    ]
+    pooled, single = runs_table(stopped), runs_table([record(0.5)])
+    (line,) = csv.DictReader(io.StringIO(pooled.to_csv()))
+    names = ("experiment", "result", "std", "epochs", "test_samples", "seeds", "folds")
+    assert [line[name] for name in names] == ["hands", "70.0", "10.0", "2–3", "", "1 1 1", "1 2 3"]
+    (entry,) = pooled.to_dict()["entries"]
+    assert [entry[name] for name in names[1:]] == [70.0, 10.0, "2–3", None, [1, 1, 1], [1, 2, 3]]
+    (alone,) = single.to_dict()["entries"]
+    assert [alone[name] for name in ("epochs", "test_samples", "folds")] == [3, 20, None]
+    assert "std" not in alone
+
+
+def test_runs_table_seeds_that_stopped_early_are_one_row_beside_a_shorter_run_of_another_protocol() -> None:
+    seeds = [
+        record(0.5 + seed / 10, seed=seed, epochs=epochs, stopped_early=epochs < 9, protocol="B")
+        for seed, epochs in ((1, 5), (2, 9), (3, 7))
+    ]
+    refitted = record(0.9, epochs=4, protocol="C")
+    rows = runs_table([*seeds, refitted]).rows
+    assert sorted((row[2], row[4], row[6]) for row in rows) == [("B", "5–9", "1, 2, 3"), ("C", "4", "1")]
 
 
 def test_runs_table_keeps_trainings_apart_that_were_planned_with_different_epochs() -> None:

@@ -500,6 +500,20 @@ def test_find_curves_of_a_damaged_run_with_a_result_is_that_of_the_result(tmp_pa
     assert (curve.name, curve.folder, len(curve.epochs)) == (run.name, None, 3)
 
 
+def test_find_curves_of_a_damaged_run_is_never_the_shipped_record_of_its_name(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "runs")
+    registry = tmp_path / "registry"
+    (registry / "results").mkdir(parents=True)
+    shipped = run.record().model_copy(update={"test_accuracy": (0.1, 0.1, 0.2)})
+    (registry / "results/r.json").write_text(record_text(shipped))
+    (run.path / "config.yaml").write_text("{}")
+    (of_result,) = runs.find_curves([run.name], tmp_path / "runs", [registry])
+    assert (of_result.origin, of_result.series["test_accuracy"]) == ("trained", run.record().test_accuracy)
+    (run.path / "result.json").write_text("{}")
+    with pytest.raises(RunError, match=r"config\.yaml"):
+        runs.find_curves([run.name], tmp_path / "runs", [registry])
+
+
 @pytest.mark.parametrize("name", ["metrics.jsonl", "config.yaml", "result.json"])
 def test_load_curves_warns_once_of_a_damaged_run(tmp_path: Path, name: str, caplog: pytest.LogCaptureFixture) -> None:
     good, hurt = make_run(tmp_path, name="good"), make_run(tmp_path, name="hurt")
