@@ -185,9 +185,9 @@ class InputReader:
         _, height, width = self.spec.dataset.shape
         return f"{self.spec.title} takes recordings of {width}×{height} pixels"
 
-    def _hint_without_options(self, hint: str | None) -> str | None:
+    def _hint_without_options(self, hint: str) -> str:
         """Returns a hint without options for building caches: a trained network frames as it was trained."""
-        lines = (hint or "").splitlines()
+        lines = hint.splitlines()
         keys = [found[1] for line in lines if (found := _FRAMES_OPTION.search(line)) is not None]
         if not keys:
             return hint
