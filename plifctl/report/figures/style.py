@@ -31,6 +31,7 @@ BLACK, ORANGE, SKY, GREEN, YELLOW, BLUE, RED, PINK = (
 COLOURS = (BLUE, RED, GREEN, PINK, ORANGE, SKY, BLACK, YELLOW)
 """Colours of Okabe and Ito, for all kinds of colour vision; yellow is darker than theirs, to be visible on white."""
 
+_CHARACTERS_PER_INCH = 15  # of a panel's title, beside the numbers of its axis
 _LEGEND_CHARACTERS = 52
 """Length of a line of a legend that fits one column, with its sample."""
 
@@ -108,8 +109,12 @@ def stack_parts(figure: Figure, *heights: float) -> list[SubFigure]:
 
 
 def letter(axes: Axes, index: int, title: str) -> None:
-    """Sets the title of a panel as in the paper: (a), (b) and so on."""
-    axes.set_title(f"({letters(index)}) {title}", loc="left")
+    """Sets the title of a panel as in the paper: (a), (b) and so on; one longer than the panel has several lines."""
+    figure, place = axes.get_figure(root=True), axes.get_subplotspec()
+    assert figure is not None
+    columns = 1 if place is None else place.get_gridspec().ncols
+    characters = int(figure.get_figwidth() / columns * _CHARACTERS_PER_INCH)
+    axes.set_title(textwrap.fill(f"({letters(index)}) {title}", characters), loc="left")
 
 
 def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str], *, columns: int = 4) -> None:

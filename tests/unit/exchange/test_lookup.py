@@ -45,5 +45,9 @@ def test_added_run_in_the_working_directory_has_one_meaning() -> None:
 def test_best_checkpoint_of_a_refit_that_has_not_ended_is_refused_with_the_file_of_its_latest_epoch() -> None:
     run = make_run(RUNS, name="c", protocol="C", finished=False)
     run.checkpoint("best").unlink()
+    run.checkpoint("last").touch()
     with pytest.raises(CheckpointError, match=f"that of the latest is {run.checkpoint('last')}"):
+        find_model("c", "best", RUNS)
+    run.checkpoint("last").unlink()  # it was killed in its first epoch
+    with pytest.raises(CheckpointError, match=r"written after the last epoch$"):
         find_model("c", "best", RUNS)

@@ -325,6 +325,15 @@ def test_draw_fast_labels_do_not_overlap(panels: int) -> None:
     assert all(axes.get_tightbbox().y0 >= legend.y1 for axes in figure.axes)
 
 
+def test_draw_fast_titles_of_panels_side_by_side_do_not_overlap() -> None:
+    named = [CPU | {"processor": f"AMD EPYC (family {family}, model 2, stepping 1)"} for family in (25, 26)]
+    figure = draw(fast(0.96, environment=named[0]), fast(0.98, 2, environment=named[1]))
+    figure.draw_without_rendering()
+    boxes = [axes._left_title.get_window_extent() for axes in figure.axes]
+    assert boxes[0].x1 < boxes[1].x0
+    assert boxes[1].x1 <= figure.bbox.width
+
+
 def save(folder: Path, *records: ResultRecord) -> None:
     for record in records:
         (folder / record.run).mkdir()
